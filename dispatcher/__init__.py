@@ -1,0 +1,3 @@
+"""Provider-side retry dispatcher: game spins in, operator callbacks out."""
+
+__version__ = "0.1.0"

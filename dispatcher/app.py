@@ -1,0 +1,168 @@
+"""The daemon: builds every room, runs until it is told to stop, closes what it opened."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+
+from dispatcher.clock import Clock, WallClock
+from dispatcher.config import Config, Operator, load_config
+from dispatcher.dispatch import Dispatch, Lane
+from dispatcher.errors import ConfigError
+from dispatcher.rounds import Rounds
+from dispatcher.seal import Seal
+from dispatcher.store.corridor import key_version
+from dispatcher.store.engine import Bell, Database, WorkerLock, open_database
+from dispatcher.telemetry import Log
+from dispatcher.web import application, bind, serving
+from dispatcher.wire import PinnedTransport, Resolver, Wire
+
+STUCK_SECONDS = 15.0
+# Settings that only a start reads.
+_FIXED = ("database", "listen", "log_format", "log_level")
+
+
+class Daemon:
+    """One worker on one store. `transport` replaces the network, for tests of everything above it."""
+
+    def __init__(
+        self, config: Config, log: Log, clock: Clock | None = None, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.config = config
+        self.log = log
+        self.clock = clock or WallClock()
+        self._lock = WorkerLock(config.database)
+        self._lock.acquire()
+        self.database: Database = open_database(config.database)
+        self.rounds = Rounds(self.clock, log, config.lease)
+        self.dispatch = Dispatch(self.database, Wire(self.clock), self.clock, log, config.concurrency, self.rounds.arm)
+        self._transport = transport
+        self._resolver = Resolver()
+        self._retired: list[httpx.AsyncBaseTransport] = []
+        self.dispatch.lanes = {name: self._lane(operator) for name, operator in config.operators.items()}
+
+    def _lane(self, operator: Operator) -> Lane:
+        return Lane(operator, self._seal(operator), self._transport or self._connect(operator))
+
+    def _seal(self, operator: Operator) -> Seal:
+        assert operator.reading is not None, "a configuration without it is refused"
+        version = key_version(self.database, operator.name, operator.reading.fingerprint, self.clock.now())
+        return Seal(operator.reading, version)
+
+    def _connect(self, operator: Operator) -> PinnedTransport:
+        return PinnedTransport(self._resolver, self.config.allow, operator.connect_timeout, operator.total_timeout)
+
+    def reload(self, path: Path) -> None:
+        """Read the configuration again (SIGHUP). A faulty one is reported and leaves the old one in force.
+
+        Operators change at once, for attempts that begin from now on; the rest wants a restart, and is named.
+        """
+        try:
+            new = load_config(path)
+        except ConfigError as error:
+            faults = [str(fault) for fault in error.faults]
+            self.log.error("reload_refused", faults=faults, kept="the old configuration")
+            return
+        fixed = [name for name in _FIXED if getattr(new, name) != getattr(self.config, name)]
+        if fixed:
+            self.log.warning("reload_needs_restart", settings=fixed)
+        self.config = new
+        self.rounds.lease = new.lease
+        self.dispatch.concurrency = new.concurrency
+        self._replace({name: self._lane(operator) for name, operator in new.operators.items()})
+        self.dispatch.look()
+        self.log.info("reloaded", operators=len(new.operators))
+
+    def _replace(self, fresh: dict[str, Lane]) -> None:
+        """Put new settings into the lanes that stand; attempts under way end with those they began with."""
+        old = self.dispatch.lanes
+        self._retired += [lane.transport for lane in old.values()]
+        for name, lane in old.items():
+            if name in fresh:
+                lane.operator, lane.seal, lane.transport = fresh[name].operator, fresh[name].seal, fresh[name].transport
+                fresh[name] = lane
+        self.dispatch.lanes = fresh
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT: no new claims then, what is in flight ends and is settled."""
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(self._serving())
+                stack.enter_context(self._listening(Bell(self.config.database)))
+                self._obey_signals()
+                # Nobody else works on this file, so whatever is still held was cut off by our own end.
+                await self.dispatch.rescue(self.clock.now())
+                self.rounds.start(self.dispatch)
+                stack.callback(self.rounds.stop)
+                watch = asyncio.create_task(self.rounds.watch())
+                stack.callback(watch.cancel)
+                self.log.info("running", **self._told())
+                await self.dispatch.run()
+            self.log.info("stopped", in_flight=0)
+        finally:
+            await self.close()
+
+    def not_ready(self) -> dict[str, str]:
+        """What keeps this worker from delivering; empty when nothing does."""
+        faults = {}
+        if self.dispatch.store_fault is not None:
+            faults["database"] = self.dispatch.store_fault
+        if not self.rounds.scheduler.running:
+            faults["scheduler"] = "not running"
+        stuck = time.monotonic() - self.dispatch.turned_at
+        if stuck > STUCK_SECONDS:
+            faults["worker"] = f"the claim loop has not gone round for {stuck:.0f} s"
+        return faults
+
+    def _told(self) -> dict[str, object]:
+        listen = self.config.listen
+        return {
+            "database": str(self.config.database),
+            "operators": len(self.config.operators),
+            "concurrency": self.config.concurrency,
+            "web": f"http://{listen[0]}:{listen[1]}" if listen else "off",
+        }
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        if self.config.listen is None:
+            yield
+            return
+        async with serving(bind(self.config.listen), application(self.not_ready)):
+            yield
+
+    @contextlib.contextmanager
+    def _listening(self, bell: Bell) -> Iterator[None]:
+        pipe = bell.listen()
+        loop = asyncio.get_running_loop()
+
+        def heard() -> None:
+            bell.drain(pipe)
+            self.dispatch.look()
+
+        loop.add_reader(pipe, heard)
+        try:
+            yield
+        finally:
+            loop.remove_reader(pipe)
+            bell.close(pipe)
+
+    def _obey_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
+        loop.add_signal_handler(signal.SIGHUP, self.reload, self.config.path)
+
+    def _stop(self, name: str) -> None:
+        self.log.info("stopping", signal=name, in_flight=self.dispatch.in_flight)
+        self.dispatch.stop()
+
+    async def close(self) -> None:
+        for transport in [*self._retired, *(lane.transport for lane in self.dispatch.lanes.values())]:
+            await transport.aclose()
+        self.database.close()
+        self._lock.release()

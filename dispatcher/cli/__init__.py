@@ -1,0 +1,40 @@
+"""The command line. Each command is one file, imported only when it is called: `--help` stays quick."""
+
+from importlib import import_module
+
+import click
+
+from dispatcher import __version__
+
+_COMMANDS = {
+    "demo": "the whole story on this machine in under a minute",
+    "run": "the daemon: delivers what is due until it is told to stop",
+    "enqueue": "accept events from NDJSON files or standard input",
+    "log": "the wallet-flow log",
+    "show": "one delivery with its event and every attempt",
+    "dead": "dead letters: list, replay, resolve, export",
+    "check": "configuration, database and keys; starts nothing",
+    "receiver": "the demo operator, with faults on demand",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = import_module(f"dispatcher.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Tells each operator what happened in a spin, until the operator has said yes."""

@@ -1,0 +1,32 @@
+"""`dispatcher run`: the daemon."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from dispatcher.cli.common import config_option, guarded, read_configuration
+from dispatcher.config import LogFormat
+
+
+@click.command(name="run")
+@config_option
+@guarded
+def command(config_path: Path) -> None:
+    """Deliver what is due until told to stop.
+
+    SIGTERM ends it cleanly: what is in flight is finished and settled. SIGHUP reloads the configuration.
+    """
+    import uvloop
+
+    from dispatcher.app import Daemon
+    from dispatcher.telemetry import configure_logs
+
+    config = read_configuration(config_path)
+    as_json = config.log_format is LogFormat.JSON if config.log_format else not sys.stderr.isatty()
+    log = configure_logs(as_json=as_json, level=config.log_level)
+
+    async def daemon() -> None:
+        await Daemon(config, log).run()
+
+    uvloop.run(daemon())

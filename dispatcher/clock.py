@@ -1,0 +1,73 @@
+"""Time as the dispatcher stores it: whole microseconds since 1970 UTC, and durations in microseconds."""
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from dispatcher.errors import Unfit
+
+MILLISECOND = 1_000
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNITS = {"ms": MILLISECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
+_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)", re.ASCII)
+
+
+class Clock(Protocol):
+    """The wall clock as an argument, so that tests move it instead of sleeping."""
+
+    def now(self) -> int:
+        """Microseconds since 1970 UTC."""
+        ...
+
+
+class WallClock:
+    """The machine's clock. It may jump; nothing that measures a length of time asks it."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000
+
+
+def parse_duration(text: str) -> int:
+    """`"500ms"`, `"1m"`, `"3h"` (interface.md, Configuration) → microseconds. Raises Unfit."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise Unfit(f"{text!r} is not a duration", 'write a whole number with a unit, like "500ms", "1m" or "3h"')
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def duration_text(microseconds: int) -> str:
+    """The shortest text that `parse_duration` reads back; below a millisecond it is rounded."""
+    for unit in ("d", "h", "m", "s"):
+        if microseconds and microseconds % _UNITS[unit] == 0:
+            return f"{microseconds // _UNITS[unit]}{unit}"
+    return f"{round(microseconds / MILLISECOND)}ms"
+
+
+def to_datetime(at: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=at)
+
+
+def iso(at: int | None) -> str | None:
+    """ISO 8601 in UTC with milliseconds, as every `--json` document writes times."""
+    return None if at is None else to_datetime(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_moment(text: str, now: int) -> int:
+    """`2026-01-31`, `2026-01-31T08:00:00Z` (no zone: UTC), or a duration back from now like `2h`. Raises Unfit."""
+    if _DURATION.fullmatch(text):
+        return now - parse_duration(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Unfit(
+            f"{text!r} is not a time",
+            'write "2026-01-31", "2026-01-31T08:00:00Z", or how long ago, like "2h"',
+        ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1)

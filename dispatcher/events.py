@@ -1,0 +1,202 @@
+"""Events as they come in: JSON text read without a float, fields read by rules, every fault at once.
+
+Source: wire-contract.md, `notice`; interface.md, Events. Pure: no clock, no I/O.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from dispatcher.errors import EventError, Fault, Unfit
+
+MAX_EVENT_BYTES = 64 * 1024
+MAX_PLACES = 4
+MAX_WHOLE_DIGITS = 20
+
+_PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
+_SHOWN = 40
+
+
+class Event(NamedTuple):
+    """One accepted event, frozen: what every attempt will be made from.
+
+    `body` is compact JSON with amounts as decimal text; `digest` is the same for the same content,
+    however its numbers were written; `bearer` is the player's token where the operator wants that one.
+    """
+
+    operator: str
+    type: str
+    key: str
+    uid: str
+    body: str
+    digest: bytes
+    bearer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an event: its name and the reader that returns its value or raises Unfit."""
+
+    name: str
+    read: Callable[[Any], Any]
+    required: bool = True
+
+
+def shown(value: object) -> str:
+    """A value as an error message may show it: its JSON, cut short."""
+    text = value if isinstance(value, str) else str(value) if isinstance(value, Decimal | int) else _json(value)
+    text = ascii(text)[1:-1] if not text.isprintable() else text
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def parse_json(raw: bytes | str) -> dict[str, Any]:
+    """One JSON object; numbers become int or Decimal, never float. Raises Unfit.
+
+    Refused: anything but an object, a key that stands twice, NaN, Infinity, text that is not UTF-8.
+    """
+    try:
+        value = json.loads(raw, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    except Unfit:
+        raise
+    except RecursionError:
+        raise Unfit("is nested too deeply", "write one flat JSON object") from None
+    except (ValueError, ArithmeticError) as error:
+        reason = getattr(error, "msg", None) or "a number or a byte in it can't be read"
+        raise Unfit(f"is not JSON ({reason})", "write one JSON object a line, in UTF-8") from None
+    if not isinstance(value, dict):
+        raise Unfit("is not a JSON object", 'write one object a line, like {"operator": …, "type": …}')
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise Unfit(f"has {name} for a number", "write a decimal number")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Unfit(f"has {shown(twice)!r} twice", "keep one of them")
+    return read
+
+
+def read_fields(raw: Mapping[str, Any], fields: Sequence[Field], also: Sequence[str] = ()) -> dict[str, Any]:
+    """Every field by its rule. Raises EventError with all faults: missing, unfit and unknown ones."""
+    values: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for field in fields:
+        if field.name in raw:
+            try:
+                values[field.name] = field.read(raw[field.name])
+            except Unfit as unfit:
+                faults.append(unfit.at(field.name))
+        elif field.required:
+            faults.append(Fault(field.name, "is missing", "add it"))
+    if len(raw) > len(values):
+        known = [*also, *(field.name for field in fields)]
+        faults += [unknown(name, known) for name in raw if name not in known]
+    if faults:
+        raise EventError(faults)
+    return values
+
+
+def unknown(name: str, known: Sequence[str]) -> Fault:
+    """A key that nobody reads, with what was probably meant."""
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    mend = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+    return Fault(shown(name), "is not known", mend)
+
+
+def identifier(longest: int) -> Callable[[Any], str]:
+    """Text that names something: printable (no control, zero-width or direction marks), 1 to `longest` characters."""
+
+    def read(value: Any) -> str:
+        if type(value) is not str:
+            raise Unfit(f"{shown(value)} is not text", "write it in quotes: a long number would lose digits elsewhere")
+        if not 0 < len(value) <= longest:
+            raise Unfit(f"has {len(value)} characters", f"write 1 to {longest}")
+        if not value.isprintable() or value != value.strip():
+            raise Unfit(f"{ascii(value)[:_SHOWN]} has control, invisible or outer blank characters", "leave them out")
+        return value
+
+    return read
+
+
+def opaque(longest: int) -> Callable[[Any], str]:
+    """Text that is passed through: anything but control characters and broken Unicode, up to `longest` characters."""
+
+    def read(value: Any) -> str:
+        if type(value) is not str:
+            raise Unfit(f"{shown(value)} is not text", "write it in quotes")
+        if len(value) > longest:
+            raise Unfit(f"has {len(value)} characters", f"write at most {longest}")
+        if _CONTROL.search(value):
+            raise Unfit(f"{ascii(value)[:_SHOWN]} has control characters or broken Unicode", "leave them out")
+        return value
+
+    return read
+
+
+def integer(lowest: int, highest: int, meaning: str) -> Callable[[Any], int]:
+    """A JSON number without a fraction, within bounds; `meaning` tells the reader of an error what is wanted."""
+
+    def read(value: Any) -> int:
+        if type(value) is not int:
+            raise Unfit(f"{shown(value)} is not a whole number", f"write {meaning}")
+        if not lowest <= value <= highest:
+            raise Unfit(f"{shown(value)} is out of range", f"write {meaning}")
+        return value
+
+    return read
+
+
+def amount(value: Any) -> Decimal:
+    """An exact amount from a JSON number or its text: at most 4 decimal places, 20 digits before the point."""
+    if type(value) is Decimal:
+        read = value
+    elif type(value) is int or (type(value) is str and _PLAIN_DECIMAL.fullmatch(value)):
+        read = Decimal(value)
+    else:
+        raise Unfit(f"{shown(value)} is not an amount", 'write a decimal number, like 12.5 or "12.5"')
+    exponent = read.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -MAX_PLACES:
+        raise Unfit(f"{shown(read)} has more than {MAX_PLACES} decimal places", "amounts are exact: round it yourself")
+    if read.adjusted() >= MAX_WHOLE_DIGITS:
+        raise Unfit(
+            f"{shown(read)} has more than {MAX_WHOLE_DIGITS} digits before the point",
+            "check the amount's unit",
+        )
+    return read if read else abs(read)
+
+
+def bearer_token(value: Any) -> str:
+    """A token that can stand in a header: visible ASCII, no blank, no line break. Its value is never shown."""
+    if type(value) is not str or not _TOKEN.fullmatch(value):
+        raise Unfit("is not a token", "write 1 to 4096 visible ASCII characters without blanks or line breaks")
+    return value
+
+
+def decimal_text(value: Decimal) -> str:
+    """The decimal as digits: no exponent, no float, the places it was given with."""
+    return format(value, "f")
+
+
+def content_digest(values: Sequence[object]) -> bytes:
+    """16 bytes that are equal for equal content: 1.5, 1.50 and "1.5" are the same amount."""
+    canonical = [
+        decimal_text(value.normalize()) if type(value) is Decimal else value if type(value) is str else repr(value)
+        for value in values
+    ]
+    return hashlib.blake2b("\x1f".join(canonical).encode(), digest_size=16).digest()

@@ -1,0 +1,208 @@
+"""What follows from an attempt: statuses, reasons, schedules, and the judge. Pure: time is an argument.
+
+Source: wire-contract.md (success, attempts, failure reasons); house.md (the life of one delivery).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from dispatcher.clock import MINUTE
+
+
+class Status(StrEnum):
+    """Where a delivery stands. There is no `retrying`: one that waits is pending with a later `due_at`."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    RESOLVED = "resolved"
+
+
+class Verb(StrEnum):
+    """What can happen to a delivery."""
+
+    CLAIM = "claim"
+    DELIVER = "deliver"
+    RETRY = "retry"
+    BURY = "bury"
+    REPLAY = "replay"
+    RESOLVE = "resolve"
+
+
+MOVES: dict[tuple[Status, Verb], Status] = {
+    (Status.PENDING, Verb.CLAIM): Status.SENDING,
+    (Status.SENDING, Verb.DELIVER): Status.DELIVERED,
+    (Status.SENDING, Verb.RETRY): Status.PENDING,
+    (Status.SENDING, Verb.BURY): Status.DEAD,
+    (Status.DEAD, Verb.REPLAY): Status.PENDING,
+    (Status.DEAD, Verb.RESOLVE): Status.RESOLVED,
+    (Status.RESOLVED, Verb.REPLAY): Status.PENDING,
+}
+
+
+def move(status: Status, verb: Verb) -> Status:
+    """The status that follows. What is absent from MOVES raises KeyError: it is a bug, or a refusal to word."""
+    return MOVES[status, verb]
+
+
+class Reason(StrEnum):
+    """Why an attempt failed (wire-contract.md, Failure reasons)."""
+
+    DNS = "dns"
+    CONNECT_REFUSED = "connect_refused"
+    CONNECT_TIMEOUT = "connect_timeout"
+    TLS = "tls"
+    BLOCKED_ADDRESS = "blocked_address"
+    WRITE_ERROR = "write_error"
+    READ_TIMEOUT = "read_timeout"
+    RESET = "reset"
+    INTERRUPTED = "interrupted"
+    REDIRECT = "redirect"
+    HTTP_STATUS = "http_status"
+    BODY_TOO_LARGE = "body_too_large"
+    BODY_NOT_JSON = "body_not_json"
+    BODY_FIELD = "body_field"
+    CONFIG = "config"
+
+    @property
+    def ambiguous(self) -> bool:
+        """True where the operator may have booked it all the same."""
+        return self in _AMBIGUOUS
+
+
+_AMBIGUOUS = frozenset({Reason.READ_TIMEOUT, Reason.RESET, Reason.INTERRUPTED})
+
+
+class Trigger(StrEnum):
+    """What brought an attempt about."""
+
+    FIRST = "first"
+    RETRY = "retry"
+    REPLAY = "replay"
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """One attempt at once, then one after each delay (µs), counted from the attempt before or from the first."""
+
+    delays: tuple[int, ...] = (1 * MINUTE, 30 * MINUTE, 50 * MINUTE)
+    measured_from: Literal["previous", "first"] = "previous"
+
+    def next_due(self, failures: int, anchor: int, ended: int) -> int | None:
+        """When the attempt after `failures` failed ones is due; None when there is none left.
+
+        `anchor` and `ended` are the ends of the first and of the latest attempt (µs). Never before `ended`.
+        """
+        if failures > len(self.delays):
+            return None
+        start = ended if self.measured_from == "previous" else anchor
+        return max(ended, start + self.delays[failures - 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One attempt every `every` µs, as long as it starts within `window` µs of the end of the first one."""
+
+    every: int
+    window: int
+
+    def next_due(self, failures: int, anchor: int, ended: int) -> int | None:
+        """As `Delays.next_due`; a window that ends between two attempts ends it."""
+        due = ended + self.every
+        return due if due <= anchor + self.window else None
+
+
+Schedule = Delays | Interval
+
+
+class Claim(NamedTuple):
+    """A delivery in this process's hands: the row as claimed. Only `token` makes it ours to settle."""
+
+    id: int
+    operator: str
+    type: str
+    key: str
+    uid: str
+    body: str
+    bearer: str | None
+    attempt: int
+    run_from: int
+    anchor_at: int | None
+    due_at: int
+    token: int
+    ambiguous: bool
+
+    @property
+    def trigger(self) -> Trigger:
+        """`run_from` counts the attempts made before the current run; a replay starts a new run."""
+        if self.attempt - self.run_from > 1:
+            return Trigger.RETRY
+        return Trigger.REPLAY if self.run_from else Trigger.FIRST
+
+
+class Outcome(NamedTuple):
+    """What came of one POST. `reason` is set where no whole answer came; the judge decides the rest.
+
+    `started_at`, `ended_at`: µs since 1970 by the wall clock; `duration`: µs by a clock that
+    can't jump, None where our own crash cut it short.
+    """
+
+    started_at: int
+    ended_at: int
+    duration: int | None
+    http_status: int | None = None
+    reason: Reason | None = None
+    body: bytes = b""
+    truncated: bool = False
+    detail: str | None = None
+    key_version: int | None = None
+
+
+class Verdict(NamedTuple):
+    """What becomes of the delivery: the verb, when it is due again (RETRY), and why it failed."""
+
+    verb: Verb
+    due_at: int | None = None
+    reason: Reason | None = None
+
+    @property
+    def status(self) -> Status:
+        return move(Status.SENDING, self.verb)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What counts as a yes: the HTTP status. The body is free (wire-contract.md, `notice`)."""
+
+    statuses: frozenset[int] = frozenset({200})
+
+    def failure(self, outcome: Outcome) -> Reason | None:
+        """None for a yes. A redirect is never followed and never a yes, unless its status is named."""
+        if outcome.reason is not None:
+            return outcome.reason
+        status = outcome.http_status
+        if status in self.statuses:
+            return None
+        return Reason.REDIRECT if status is not None and 300 <= status < 400 else Reason.HTTP_STATUS
+
+
+def judge(claim: Claim, outcome: Outcome, schedule: Schedule, rule: Rule) -> Verdict:
+    """Deliver, retry until …, or bury."""
+    reason = rule.failure(outcome)
+    if reason is None:
+        return Verdict(Verb.DELIVER)
+    anchor = outcome.ended_at if claim.anchor_at is None else claim.anchor_at
+    due_at = schedule.next_due(claim.attempt - claim.run_from, anchor, outcome.ended_at)
+    if due_at is None:
+        return Verdict(Verb.BURY, reason=reason)
+    return Verdict(Verb.RETRY, due_at, reason)
+
+
+def judge_interrupted(claim: Claim, now: int, schedule: Schedule) -> Verdict:
+    """Our own crash: the attempt counts, and the delivery goes on at once (wire-contract.md, Ambiguities)."""
+    anchor = now if claim.anchor_at is None else claim.anchor_at
+    if schedule.next_due(claim.attempt - claim.run_from, anchor, now) is None:
+        return Verdict(Verb.BURY, reason=Reason.INTERRUPTED)
+    return Verdict(Verb.RETRY, now, Reason.INTERRUPTED)

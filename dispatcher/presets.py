@@ -1,0 +1,9 @@
+"""Presets are data: the settings of a kind of operator, which its own settings override (wire-contract.md)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "notice": {"crypto": {"cipher": "aes-128-cbc"}},
+    "notice-aes256": {"crypto": {"cipher": "aes-256-cbc", "key_encoding": "utf8"}},
+}

@@ -1,0 +1,89 @@
+"""`notice`, the spin callback (wire-contract.md, `notice`): amounts encrypted, HTTP 200 is the yes."""
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from dispatcher.config import Auth, NetCheck, Operator
+from dispatcher.errors import EventError, Fault
+from dispatcher.events import (
+    Event,
+    Field,
+    amount,
+    bearer_token,
+    content_digest,
+    decimal_text,
+    identifier,
+    integer,
+    opaque,
+)
+from dispatcher.policy import Claim, Rule
+from dispatcher.protocols.base import Letter, Protocol, json_text
+
+FIELDS = (
+    Field("order_no", identifier(64)),
+    Field("uid", identifier(128)),
+    Field("total_bet", amount),
+    Field("total_win", amount),
+    Field("net_win", amount, required=False),
+    Field("business", opaque(255)),
+    Field("game_id", integer(-(2**63), 2**63 - 1, "a whole number that fits 64 bits")),
+    # Eleven digits of seconds reach the year 5138; a millisecond time has thirteen.
+    Field(
+        "time",
+        integer(0, 10**11 - 1, "Unix seconds of the order (milliseconds would be 1000 times too much)"),
+    ),
+    Field("token", bearer_token, required=False),
+)
+
+
+def freeze(operator: Operator, values: Mapping[str, Any]) -> Event:
+    """The event as every attempt sends it; amounts are kept as decimal text, with the places they came with."""
+    net = values["total_win"] - values["total_bet"]
+    net_win = values.get("net_win", net)
+    if net_win != net and operator.net_check is NetCheck.STRICT:
+        told = f"is {decimal_text(net_win)}, but total_win - total_bet is {decimal_text(net)}"
+        raise EventError([Fault("net_win", told, 'leave it out, mend it, or set net_check = "off" for this operator')])
+    bearer = values.get("token") if operator.auth is Auth.PER_EVENT else None
+    if operator.auth is Auth.PER_EVENT and bearer is None:
+        raise EventError([Fault("token", f"is missing, and {operator.name} wants each event's own", "add it")])
+    frozen = {name: values[name] for name in ("order_no", "uid", "total_bet", "total_win")}
+    frozen |= {"net_win": net_win, **{name: values[name] for name in ("business", "game_id", "time")}}
+    body = {name: decimal_text(value) if type(value) is Decimal else value for name, value in frozen.items()}
+    return Event(
+        operator.name,
+        "notice",
+        values["order_no"],
+        values["uid"],
+        orjson.dumps(body).decode(),
+        content_digest(list(frozen.values())),
+        bearer,
+    )
+
+
+def letter(operator: Operator, claim: Claim, seal: Callable[[bytes], str]) -> Letter:
+    """`{"order_no","data","time","uid"}`, `data` being the encrypted JSON, fields in the contract's order."""
+    event = orjson.loads(claim.body)
+    order_no = json_text(event["order_no"])
+    data = seal(
+        (
+            f'{{"order_no":{order_no},"total_bet":{event["total_bet"]},"total_win":{event["total_win"]},'
+            f'"net_win":{event["net_win"]},"business":{json_text(event["business"])},'
+            f'"game_id":{event["game_id"]},"time":{event["time"]}}}'
+        ).encode()
+    )
+    body = f'{{"order_no":{order_no},"data":"{data}","time":{event["time"]},"uid":{json_text(event["uid"])}}}'
+    token = operator.token.reveal() if operator.token else claim.bearer
+    return Letter(operator.notice_url or "", token, body.encode())
+
+
+PROTOCOL = Protocol(
+    name="notice",
+    fields=FIELDS,
+    freeze=freeze,
+    letter=letter,
+    amounts=("total_bet", "total_win", "net_win"),
+    rule=Rule(),
+)

@@ -1,0 +1,80 @@
+"""APScheduler as the alarm clock, and the recurring rounds. The schedule itself is `due_at` in the rows, only there.
+
+APScheduler reckons by the wall clock, which may jump; `watch` measures with a clock that can't, and after a jump
+has every round reckoned anew.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from dispatcher.clock import SECOND, Clock, to_datetime
+from dispatcher.dispatch import Dispatch
+from dispatcher.telemetry import Log
+
+LOOK_SECONDS = 5
+WATCH_SECONDS = 1.0
+JUMP_SECONDS = 1.0
+
+ALARM = "alarm"
+
+
+class Rounds:
+    """The alarm for the earliest `due_at` to come, and the rounds that find what nobody rang for."""
+
+    def __init__(self, clock: Clock, log: Log, lease: int) -> None:
+        self.scheduler = AsyncIOScheduler(
+            timezone=UTC,
+            # A round that is late is made up for, once: `None` means that it is never too late.
+            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
+        )
+        self.lease = lease
+        self.dispatch: Dispatch | None = None
+        self._clock = clock
+        self._log = log
+        self._armed: int | None = None
+
+    def start(self, dispatch: Dispatch) -> None:
+        self.dispatch = dispatch
+        self.scheduler.add_job(dispatch.look, IntervalTrigger(seconds=LOOK_SECONDS, timezone=UTC), id="look")
+        self.scheduler.add_job(self._rescue, IntervalTrigger(seconds=LOOK_SECONDS, timezone=UTC), id="rescue")
+        self.scheduler.start()
+
+    def stop(self) -> None:
+        self.scheduler.shutdown(wait=False)
+
+    def arm(self, due_at: int) -> None:
+        """Set the alarm for `due_at` (µs), unless it is set for an earlier time."""
+        if self._armed is None or due_at < self._armed:
+            self._armed = due_at
+            trigger = DateTrigger(to_datetime(due_at), timezone=UTC)
+            self.scheduler.add_job(self._ring, trigger, id=ALARM, replace_existing=True)
+
+    def _ring(self) -> None:
+        self._armed = None
+        if self.dispatch is not None:
+            self.dispatch.look()
+
+    def _rescue(self) -> None:
+        if self.dispatch is not None:
+            self.dispatch.rescue_soon(self._clock.now() - self.lease)
+
+    async def watch(self) -> None:
+        """Until cancelled: notice when the wall clock jumps, say so, and reckon every round anew."""
+        offset = self._clock.now() / SECOND - time.monotonic()
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = self._clock.now() / SECOND - time.monotonic()
+            if abs(now - offset) > JUMP_SECONDS:
+                self._log.warning("clock_jumped", by_seconds=round(now - offset, 3))
+                self.reckon_anew()
+            offset = now
+
+    def reckon_anew(self) -> None:
+        """After a jump back the rounds would sleep until the old time comes round again: run them now."""
+        for job in self.scheduler.get_jobs():
+            job.modify(next_run_time=datetime.now(UTC))

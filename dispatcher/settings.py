@@ -1,0 +1,158 @@
+"""Reading one TOML table: every fault at once, each with its key, what is wrong and what to write instead."""
+
+import os
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dispatcher.clock import parse_duration
+from dispatcher.errors import Fault, Unfit, choices, listed
+from dispatcher.events import shown, unknown
+from dispatcher.secret import Secret
+
+D = TypeVar("D")
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+
+class Table:
+    """A table that is read key by key. Faults are collected; a faulty key gives its default and reading goes on."""
+
+    def __init__(self, raw: object, path: str, folder: Path, faults: list[Fault], warnings: list[Fault]) -> None:
+        self.path = path
+        self.folder = folder
+        self.faults = faults
+        self.warnings = warnings
+        self._known: list[str] = []
+        if not isinstance(raw, Mapping):
+            self.fault("", f"{shown(raw)} is not a table", f"write [{path}] with its keys below")
+            raw = {}
+        self._raw: Mapping[str, Any] = raw
+
+    def at(self, key: str) -> str:
+        return ".".join(part for part in (self.path, key) if part)
+
+    def fault(self, key: str, fault: str, mend: str) -> None:
+        self.faults.append(Fault(self.at(key), fault, mend))
+
+    def warn(self, key: str, fault: str, mend: str) -> None:
+        self.warnings.append(Fault(self.at(key), fault, mend))
+
+    def faulty(self, key: str) -> bool:
+        """True where the key, or its `_env` or `_file`, was given and refused."""
+        return any(
+            fault.where in (self.at(key), self.at(f"{key}_env"), self.at(f"{key}_file")) for fault in self.faults
+        )
+
+    def has(self, key: str) -> bool:
+        self._known.append(key)
+        return key in self._raw
+
+    def names(self) -> list[str]:
+        return list(self._raw)
+
+    def table(self, key: str, preset: Mapping[str, Any] | None = None) -> "Table":
+        raw = self._raw.get(key, {}) if self.has(key) else {}
+        merged = {**preset, **raw} if preset and isinstance(raw, Mapping) else raw
+        return Table(merged, self.at(key), self.folder, self.faults, self.warnings)
+
+    def read(self, key: str, default: D, reader: Callable[[Any], T]) -> D | T:
+        """The key's value by `reader`, which raises Unfit; the default where the key is absent or unfit."""
+        if not self.has(key):
+            return default
+        try:
+            return reader(self._raw[key])
+        except Unfit as unfit:
+            self.faults.append(unfit.at(self.at(key)))
+            return default
+
+    def text(self, key: str, default: str) -> str:
+        return self.read(key, default, _text)
+
+    def integer(self, key: str, default: int, lowest: int, highest: int) -> int:
+        def read(value: Any) -> int:
+            if type(value) is not int or not lowest <= value <= highest:
+                raise Unfit(
+                    f"{shown(value)} is not a whole number from {lowest} to {highest}",
+                    f"write e.g. {default}",
+                )
+            return value
+
+        return self.read(key, default, read)
+
+    def duration(self, key: str, default: int, lowest: int = 1) -> int:
+        """Microseconds."""
+
+        def read(value: Any) -> int:
+            length = parse_duration(_text(value))
+            if length < lowest:
+                raise Unfit(f"{shown(value)} is too short", "write a longer duration")
+            return length
+
+        return self.read(key, default, read)
+
+    def choice(self, key: str, default: E) -> E:
+        return self.read(key, default, _one_of(type(default)))
+
+    def choice_or_none(self, key: str, kind: type[E]) -> E | None:
+        return self.read(key, None, _one_of(kind))
+
+    def secret(self, key: str) -> Secret | None:
+        """`key`, or the text of the variable `key_env` or the file `key_file` (interface.md, Configuration)."""
+        given = [name for name in (key, f"{key}_env", f"{key}_file") if self.has(name)]
+        if not given:
+            return None
+        if len(given) > 1:
+            self.fault(key, f"is given {len(given)} times ({listed(given)})", "keep one of them")
+            return None
+        return self.read(
+            given[0], None, {0: self._plain, 4: self._from_env, 5: self._from_file}[len(given[0]) - len(key)]
+        )
+
+    def _plain(self, value: Any) -> Secret | None:
+        if type(value) is not str or not value:
+            raise Unfit("is not a text with something in it", 'write it in quotes: "…"')
+        return Secret(value)
+
+    def _from_env(self, value: Any) -> Secret | None:
+        name = _text(value)
+        text = os.environ.get(name)
+        if not text:
+            raise Unfit(f"the environment variable {shown(name)} is not set", "set it where the dispatcher starts")
+        return Secret(text)
+
+    def _from_file(self, value: Any) -> Secret | None:
+        path = self.folder / _text(value)
+        try:
+            text = path.read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            told = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise Unfit(f"the file {shown(str(path))} can't be read ({told})", "check its path and rights") from None
+        if not text:
+            raise Unfit(f"the file {shown(str(path))} is empty", "write the secret into it")
+        if path.stat().st_mode & 0o077:
+            self.warn("", f"the file {shown(str(path))} can be read by others", f"chmod 600 {path.name}")
+        return Secret(text)
+
+    def close(self) -> None:
+        """Call last: whatever nobody asked for is unknown."""
+        for name in self._raw:
+            if name not in self._known:
+                fault = unknown(name, sorted(self._known))
+                self.fault(fault.where, fault.fault, fault.mend)
+
+
+def _one_of(kind: type[E]) -> Callable[[Any], E]:
+    def read(value: Any) -> E:
+        if value not in list(kind):
+            raise Unfit(f"{shown(value)} is not known", f"write {choices(kind)}")
+        return kind(value)
+
+    return read
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise Unfit(f"{shown(value)} is not text", "write it in quotes")
+    return value

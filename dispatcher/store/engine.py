@@ -1,0 +1,148 @@
+"""Opening the SQLite file: how it is written, who may work on it, and how one process wakes another."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from dispatcher.errors import Refused, StoreUnavailable
+from dispatcher.store.schema import SCHEMA_VERSION, metadata
+
+BUSY_TIMEOUT_SECONDS = 10
+_READ = {"dispatcher_read": True}
+
+
+class Database:
+    """One SQLite file, opened. `reading` and `writing` give transactions; errors come as StoreUnavailable."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.engine = _engine(path)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A write transaction; on leaving it is on disk (synchronous=FULL), on an error nothing is."""
+        with _translated(self.path), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent view; writers are not held up."""
+        with _translated(self.path), self.engine.connect().execution_options(**_READ) as connection:
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_database(path: Path) -> Database:
+    """Opens the file and makes its tables if there are none. Raises StoreUnavailable; Refused for another schema."""
+    if not path.parent.is_dir():
+        raise StoreUnavailable(f"the database {path} can't be opened: its folder does not exist; create it")
+    database = Database(path)
+    with database.writing() as connection:
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if version not in (0, SCHEMA_VERSION):
+            raise Refused(f"the database {path} has schema {version}, this dispatcher works with {SCHEMA_VERSION}")
+        if version == 0:
+            metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return database
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: a commit that returned survives the power going; NORMAL could lose the last ones.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # IMMEDIATE takes the write lock at once: a transaction that read first could not be upgraded later.
+        reads = connection.get_execution_options().get("dispatcher_read")
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise StoreUnavailable(f"the database {path} can't be used: {error.orig}") from error
+
+
+class WorkerLock:
+    """At most one worker on one SQLite file. The kernel lets go of it when the process dies, however it dies."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = Path(f"{database}-worker")
+        self._file: int | None = None
+
+    def acquire(self) -> None:
+        """Raises Refused where another process holds it."""
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 64).decode("ascii", "replace").strip() or "another process"
+            os.close(file)
+            raise Refused(
+                f"{holder} already runs a worker on this database; an SQLite file has one worker: stop that one first"
+            ) from None
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()}\n".encode())
+        self._file = file
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class Bell:
+    """A named pipe beside the database: whoever commits new work rings, an idle worker hears it at once.
+
+    Losing a ring loses nothing, the row is there; the worker also looks by itself every few seconds.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._path = Path(f"{database}-bell")
+
+    def ring(self) -> None:
+        with suppress(OSError):
+            pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(pipe, b"!")
+            finally:
+                os.close(pipe)
+
+    def listen(self) -> int:
+        """A file descriptor that turns readable on a ring; opened for both ways, so that it never reads as closed."""
+        with suppress(FileExistsError):
+            os.mkfifo(self._path, 0o622)
+        return os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
+
+    @staticmethod
+    def drain(pipe: int) -> None:
+        with suppress(BlockingIOError):
+            while os.read(pipe, 4096):
+                pass
+
+    @staticmethod
+    def close(pipe: int) -> None:
+        os.close(pipe)

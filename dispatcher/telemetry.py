@@ -1,0 +1,58 @@
+"""Structured logs: one canonical line for each attempt, one for whatever a person should know. Never a secret."""
+
+import logging
+import sys
+from typing import Any
+
+import orjson
+import structlog
+
+from dispatcher.clock import MILLISECOND, iso
+from dispatcher.policy import Claim, Outcome, Verdict
+
+Log = structlog.typing.FilteringBoundLogger
+
+
+def configure_logs(*, as_json: bool, level: str) -> Log:
+    """A log on stderr: JSON for machines, columns for people."""
+    stamp: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if as_json:
+        tail = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=orjson.dumps)]
+        factory: Any = structlog.BytesLoggerFactory(sys.stderr.buffer)
+    else:
+        tail = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        factory = structlog.PrintLoggerFactory(sys.stderr)
+    structlog.configure(
+        processors=stamp + tail,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=factory,
+        cache_logger_on_first_use=False,
+    )
+    log: Log = structlog.get_logger()
+    return log
+
+
+def attempt_line(claim: Claim, outcome: Outcome, verdict: Verdict, *, late: bool) -> dict[str, Any]:
+    """Everything needed to follow a delivery: who, which attempt, what came of it, what follows."""
+    return {
+        "id": claim.id,
+        "operator": claim.operator,
+        "type": claim.type,
+        "key": claim.key,
+        "n": claim.attempt,
+        "trigger": claim.trigger.value,
+        "status": verdict.status.value,
+        "http_status": outcome.http_status,
+        "reason": verdict.reason and verdict.reason.value,
+        "ambiguous": bool(verdict.reason and verdict.reason.ambiguous),
+        "detail": outcome.detail,
+        "duration_ms": outcome.duration and outcome.duration // MILLISECOND,
+        "late_by_ms": max(0, outcome.started_at - claim.due_at) // MILLISECOND,
+        "key_version": outcome.key_version,
+        "due_at": iso(verdict.due_at),
+        "superseded": late,
+    }

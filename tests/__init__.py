@@ -1,0 +1,1 @@
+"""One suite for the whole dispatcher; builders are in ground.py."""

@@ -1,0 +1,99 @@
+"""Builders for the tests: each gives something whole, and every part of it can be changed by name."""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dispatcher.config import Config, Operator, read_config
+from dispatcher.errors import ConfigError, Fault
+from dispatcher.policy import Claim, Outcome, Reason
+
+KEY = "0123456789abcdef"
+IV = "A1b2C3d4E5f6G7h8"
+NOW = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
+
+ACME = f"""
+[operators.acme]
+notice_url = "https://acme.example/Demo/notice"
+token = "the-token-of-acme"
+crypto = {{ key = "{KEY}", iv = "{IV}" }}
+"""
+
+
+def config_with(text: str, folder: Path = Path("/nowhere")) -> Config:
+    """The configuration in this TOML text, as if it stood in `folder`."""
+    return read_config(tomllib.loads(text), folder / "config.toml")
+
+
+def faults_of(text: str, folder: Path = Path("/nowhere")) -> dict[str, Fault]:
+    """The faults of this TOML text by the key where each stands; none when it is fit."""
+    try:
+        config_with(text, folder)
+    except ConfigError as error:
+        return {fault.where: fault for fault in error.faults}
+    return {}
+
+
+def acme_with(lines: str) -> str:
+    """A configuration with one operator, acme, that has these lines beside what it needs."""
+    return ACME.replace("[operators.acme]", f"[operators.acme]\n{lines}")
+
+
+def operator(**changes: Any) -> Operator:
+    """Acme, a `notice` operator with the defaults of interface.md."""
+    return dataclasses.replace(config_with(ACME).operators["acme"], **changes)
+
+
+def operators(**changes: Any) -> Mapping[str, Operator]:
+    return {"acme": operator(**changes)}
+
+
+def notice(**changes: Any) -> dict[str, Any]:
+    """A whole `notice` event. Amounts are text here, because a Python number would be a float on the way to JSON."""
+    event = {
+        "operator": "acme",
+        "type": "notice",
+        "order_no": "1767225600123457049",
+        "uid": "player-1",
+        "total_bet": "10",
+        "total_win": "12.5",
+        "business": "Spin投入",
+        "game_id": 49,
+        "time": 1767225601,
+    }
+    return event | changes
+
+
+def line(event: Mapping[str, Any], without: Sequence[str] = (), **raw: str) -> str:
+    """The event as a line of JSON; `raw` puts JSON text in place of a field's value, digit by digit."""
+    parts = {name: json.dumps(value, ensure_ascii=False) for name, value in event.items()} | raw
+    return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in parts.items() if name not in without) + "}"
+
+
+def claim(**changes: Any) -> Claim:
+    """A first attempt, in our hands since NOW."""
+    fresh = Claim(
+        id=1,
+        operator="acme",
+        type="notice",
+        key="1767225600123457049",
+        uid="player-1",
+        body="{}",
+        bearer=None,
+        attempt=1,
+        run_from=0,
+        anchor_at=None,
+        due_at=NOW,
+        token=7,
+        ambiguous=False,
+    )
+    return fresh._replace(**changes)
+
+
+def outcome(http_status: int | None = None, reason: Reason | None = None, **changes: Any) -> Outcome:
+    """What came of a POST that began at NOW and took a fifth of a second."""
+    done = Outcome(NOW, NOW + 200_000, 200_000, http_status=http_status, reason=reason)
+    return done._replace(**changes)
