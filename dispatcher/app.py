@@ -7,8 +7,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
-
 from dispatcher.clock import Clock, WallClock
 from dispatcher.config import Config, Operator, load_config
 from dispatcher.dispatch import Dispatch, Lane
@@ -19,7 +17,7 @@ from dispatcher.store.corridor import key_version
 from dispatcher.store.engine import Bell, Database, WorkerLock, open_database
 from dispatcher.telemetry import Log
 from dispatcher.web import application, bind, serving
-from dispatcher.wire import PinnedTransport, Resolver, Wire
+from dispatcher.wire import PinnedTransport, Resolver, Transport, Wire
 
 STUCK_SECONDS = 15.0
 # Settings that only a start reads.
@@ -30,7 +28,7 @@ class Daemon:
     """One worker on one store. `transport` replaces the network, for tests of everything above it."""
 
     def __init__(
-        self, config: Config, log: Log, clock: Clock | None = None, transport: httpx.AsyncBaseTransport | None = None
+        self, config: Config, log: Log, clock: Clock | None = None, transport: Transport | None = None
     ) -> None:
         self.config = config
         self.log = log
@@ -42,7 +40,7 @@ class Daemon:
         self.dispatch = Dispatch(self.database, Wire(self.clock), self.clock, log, config.concurrency, self.rounds.arm)
         self._transport = transport
         self._resolver = Resolver()
-        self._retired: list[httpx.AsyncBaseTransport] = []
+        self._retired: list[Transport] = []
         self.dispatch.lanes = {name: self._lane(operator) for name, operator in config.operators.items()}
 
     def _lane(self, operator: Operator) -> Lane:
@@ -54,7 +52,7 @@ class Daemon:
         return Seal(operator.reading, version)
 
     def _connect(self, operator: Operator) -> PinnedTransport:
-        return PinnedTransport(self._resolver, self.config.allow, operator.connect_timeout, operator.total_timeout)
+        return PinnedTransport(self._resolver, self.config.allow, operator.connect_timeout)
 
     def reload(self, path: Path) -> None:
         """Read the configuration again (SIGHUP). A faulty one is reported and leaves the old one in force.

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-import httpx
-
 from dispatcher.clock import Clock
 from dispatcher.config import Operator
 from dispatcher.errors import StoreUnavailable
@@ -24,7 +22,7 @@ from dispatcher.store import corridor
 from dispatcher.store.corridor import Settlement
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log, attempt_line
-from dispatcher.wire import Wire, build_request
+from dispatcher.wire import Transport, Wire, build_request
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,7 +36,7 @@ class Lane:
 
     operator: Operator
     seal: Seal
-    transport: httpx.AsyncBaseTransport
+    transport: Transport
     in_flight: int = 0
     hungry: bool = False
 

@@ -7,9 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hypothesis import settings
+
 from dispatcher.config import Config, Operator, read_config
 from dispatcher.errors import ConfigError, Fault
 from dispatcher.policy import Claim, Outcome, Reason
+
+# A busy machine is no fault of the code, and a test leaves nothing behind.
+settings.register_profile("dispatcher", deadline=None, database=None)
+settings.load_profile("dispatcher")
 
 KEY = "0123456789abcdef"
 IV = "A1b2C3d4E5f6G7h8"

@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.clock import DAY, HOUR, MILLISECOND, MINUTE, SECOND, WallClock, duration_text, iso, parse_duration
-from dispatcher.clock import parse_moment as parse_moment_at
+from dispatcher.clock import (
+    DAY,
+    HOUR,
+    MILLISECOND,
+    MINUTE,
+    SECOND,
+    WallClock,
+    duration_text,
+    iso,
+    parse_duration,
+    parse_moment,
+)
 from dispatcher.errors import Unfit
 from tests.ground import NOW
 
@@ -28,7 +38,7 @@ def test_a_duration_survives_being_written_and_read_and_never_gets_longer(count:
     try:
         length = parse_duration(text)
     except Unfit:
-        assert count * UNITS[unit] > 1_000 * 365 * DAY
+        assert count * UNITS[unit] > 365 * DAY
         return
     assert length == count * UNITS[unit]
     assert parse_duration(duration_text(length)) == length
@@ -42,8 +52,10 @@ def test_no_time_at_all_is_a_duration_too() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1", "m", "1 m", " 1m", "1m ", "1m\n", "-1m", "+1m", "1.5h", "1,5h", "1M", "1min", "1m30s", "1e3s", "1w"]
-    + ["1us", "0x1s", "1_000s", "１m", "١m", "½h", "PT1M", "1000000000s", "inf", "1m\0"],
+    [
+        *("", "1", "m", "1 m", " 1m", "1m ", "1m\n", "-1m", "+1m", "1.5h", "1,5h", "1M", "1min", "1m30s", "1e3s"),
+        *("1w", "1us", "0x1s", "1_000s", "１m", "١m", "½h", "PT1M", "1000000000s", "inf", "1m\0"),
+    ],
 )
 def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(Unfit) as refused:
@@ -86,20 +98,20 @@ def test_every_duration_that_is_read_can_be_added_to_now_stored_and_shown(unit: 
     ],
 )
 def test_a_moment_is_a_date_a_time_or_how_long_ago(text: str, written: str) -> None:
-    assert iso(parse_moment_at(text, NOW)) == written
+    assert iso(parse_moment(text, NOW)) == written
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-02-30", "31.01.2026", "2026-01-31T25:00:00Z", "-2h", "now"])
 def test_what_is_no_moment_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(Unfit, match="is not a time") as refused:
-        parse_moment_at(text, NOW)
+        parse_moment(text, NOW)
     assert '"2026-01-31"' in refused.value.mend
 
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_moment_or_unfit(text: str) -> None:
     try:
-        at = parse_moment_at(text, NOW)
+        at = parse_moment(text, NOW)
     except Unfit:
         return
     assert iso(at) is not None
@@ -108,18 +120,18 @@ def test_any_text_is_a_moment_or_unfit(text: str) -> None:
 @pytest.mark.parametrize("text", ["999999999h", "999999999d"])
 def test_a_moment_before_all_calendars_is_refused_or_can_be_shown(text: str) -> None:
     try:
-        at = parse_moment_at(text, NOW)
+        at = parse_moment(text, NOW)
     except Unfit:
         return
     assert iso(at) is not None
 
 
-@given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)))
+@given(st.datetimes(timezones=st.just(UTC)))
 def test_a_moment_that_was_shown_is_read_back_to_the_millisecond(moment: datetime) -> None:
-    microseconds = parse_moment_at(moment.isoformat(), NOW)
+    microseconds = parse_moment(moment.isoformat(), NOW)
     shown = iso(microseconds)
     assert shown is not None
-    assert parse_moment_at(shown, NOW) == microseconds - microseconds % MILLISECOND
+    assert parse_moment(shown, NOW) == microseconds - microseconds % MILLISECOND
 
 
 def test_no_moment_is_shown_as_none() -> None:

@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, insert, literal_column, select, text, update
+import orjson
+from sqlalchemy import Connection, TextClause, insert, select, text
 from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
 
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Outcome, Status, Verb, Verdict, move
 from dispatcher.store.engine import Database
-from dispatcher.store.schema import attempts, deliveries, key_versions
+from dispatcher.store.schema import deliveries, key_versions
 
 SNIPPET_BYTES = 1_024
 
@@ -47,50 +48,54 @@ class Turned(NamedTuple):
     late: list[Settlement]
 
 
-# Literals, not parameters: SQLite takes a partial index only where it sees the index's condition in the statement.
-_PENDING: ColumnElement[str] = literal_column("'pending'")
-_SENDING: ColumnElement[str] = literal_column("'sending'")
-
 _d = deliveries.c
-_CLAIM = (_d.id, _d.operator, _d.type, _d.key, _d.uid, _d.body, _d.bearer, _d.attempts, _d.run_from, _d.anchor_at)
-_DUE = (
-    select(*_CLAIM, _d.due_at, _d.ambiguous)
-    .where(_d.operator == bindparam("operator"), _d.status == _PENDING, _d.due_at <= bindparam("now"))
-    .order_by(_d.due_at)
-    .limit(bindparam("most"))
-)
-_TAKE = (
-    update(deliveries)
-    .where(_d.id.in_(bindparam("ids", expanding=True)))
-    .values(
-        status=move(Status.PENDING, Verb.CLAIM),
-        due_at=None,
-        attempts=_d.attempts + 1,
-        token=bindparam("new_token"),
-        claimed_at=bindparam("now"),
+
+# Each statement moves a whole batch, handed over and back as one JSON text: SQLite then works through it in a single
+# step without Python's lock, where a row at a time would fight for it with the corridor's own thread.
+#
+# `status = 'pending'` is a literal, not a parameter: SQLite takes a partial index only where it sees its condition.
+_CLAIM = "id, operator, type, key, uid, body, bearer, attempts, run_from, anchor_at"
+_DUE = text(
+    f"""
+    SELECT json_group_array(json_array({_CLAIM}, due_at, ambiguous)) FROM (
+        SELECT * FROM deliveries WHERE operator = :operator AND status = 'pending' AND due_at <= :now
+        ORDER BY due_at LIMIT :most
     )
+    """
 )
-_HELD = select(_d.id, _d.token).where(_d.id.in_(bindparam("ids", expanding=True)))
-_MOVE = (
-    update(deliveries)
+_STRANDED = text(
+    f"SELECT json_group_array(json_array({_CLAIM}, claimed_at, ambiguous, token))"
+    " FROM deliveries WHERE status = 'sending' AND claimed_at <= :before"
+)
+_TAKE = text(
+    f"""
+    UPDATE deliveries
+    SET status = '{move(Status.PENDING, Verb.CLAIM)}', due_at = NULL, attempts = attempts + 1,
+        token = :token, claimed_at = :now
+    WHERE id IN (SELECT value FROM json_each(:ids))
+    """
+)
+_RECORD = text(
+    """
+    INSERT INTO attempts (delivery_id, n, "trigger", started_at, duration, http_status, reason, ambiguous,
+                          key_version, response, detail, late)
+    SELECT r.value->>0, r.value->>2, r.value->>3, r.value->>4, r.value->>5, r.value->>6, r.value->>7, r.value->>8,
+           r.value->>9, r.value->>10, r.value->>11, d.token IS NOT r.value->>1
+    FROM json_each(:rows) r JOIN deliveries d ON d.id = r.value->>0
+    WHERE true ON CONFLICT DO NOTHING
+    """
+)
+_MOVE = text(
     # The token is the guard: without it a hand whose claim was taken away would overwrite its successor's result.
-    .where(_d.id == bindparam("row"), _d.token == bindparam("held"))
-    .values(
-        status=bindparam("status"),
-        due_at=bindparam("due_at"),
-        finished_at=bindparam("finished_at"),
-        anchor_at=bindparam("anchor_at"),
-        reason=bindparam("reason"),
-        ambiguous=bindparam("ambiguous"),
-        token=None,
-        claimed_at=None,
-    )
+    """
+    UPDATE deliveries
+    SET status = r.value->>12, due_at = r.value->>13, finished_at = r.value->>14, anchor_at = r.value->>15,
+        reason = r.value->>7, ambiguous = r.value->>16, token = NULL, claimed_at = NULL
+    FROM json_each(:rows) r
+    WHERE deliveries.id = r.value->>0 AND deliveries.token = r.value->>1
+    """
 )
-_STRANDED = (
-    select(*_CLAIM, _d.claimed_at, _d.token, _d.ambiguous)
-    .where(_d.status == _SENDING, _d.claimed_at <= bindparam("before"))
-    .order_by(_d.claimed_at)
-)
+_LATE = text("SELECT delivery_id, n FROM attempts WHERE late AND delivery_id IN (SELECT value FROM json_each(:ids))")
 # One index seek for each operator that has work, not one step for each row that waits.
 _SURVEY = text(
     """
@@ -177,90 +182,76 @@ def _claim(connection: Connection, wanted: Mapping[str, int], now: int) -> list[
     # A fresh token for each turn: no two claims of one delivery ever share theirs.
     token = secrets.randbits(63)
     claims = [
-        _as_claim(row, attempt=row.attempts + 1, due_at=row.due_at, token=token)
+        _as_claim(row, row[7] + 1, token)
         for operator, most in wanted.items()
-        for row in connection.execute(_DUE, {"operator": operator, "now": now, "most": most})
+        for row in _rows(connection, _DUE, operator=operator, now=now, most=most)
     ]
     if claims:
-        connection.execute(_TAKE, {"ids": [claim.id for claim in claims], "new_token": token, "now": now})
+        ids = _json([claim.id for claim in claims])
+        connection.execute(_TAKE, {"ids": ids, "token": token, "now": now})
     return claims
 
 
-def _as_claim(row: Any, *, attempt: int, due_at: int, token: int) -> Claim:
-    return Claim(
-        id=row.id,
-        operator=row.operator,
-        type=row.type,
-        key=row.key,
-        uid=row.uid,
-        body=row.body,
-        bearer=row.bearer,
-        attempt=attempt,
-        run_from=row.run_from,
-        anchor_at=row.anchor_at,
-        due_at=due_at,
-        token=token,
-        ambiguous=row.ambiguous,
-    )
+def _as_claim(row: list[Any], attempt: int, token: int) -> Claim:
+    identity: tuple[int, str, str, str, str, str, str | None] = tuple(row[:7])
+    return Claim(*identity, attempt, row[8], row[9], row[10], token, bool(row[11]))
+
+
+def _rows(connection: Connection, statement: TextClause, **parameters: object) -> list[list[Any]]:
+    rows: list[list[Any]] = orjson.loads(connection.execute(statement, parameters).scalar_one())
+    return rows
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _settle(connection: Connection, done: Sequence[Settlement], now: int) -> list[Settlement]:
     """Record every attempt, move the deliveries that are still ours; returns the settlements that were late."""
-    held = dict(row._t for row in connection.execute(_HELD, {"ids": [settlement.claim.id for settlement in done]}))
-    ours = [settlement for settlement in done if held.get(settlement.claim.id) == settlement.claim.token]
-    late = [settlement for settlement in done if held.get(settlement.claim.id) != settlement.claim.token]
-    if late:
-        records = [_attempt(settlement, late=True) for settlement in late]
-        connection.execute(insert_or_ignore(attempts).on_conflict_do_nothing(), records)
-    if ours:
-        connection.execute(insert(attempts), [_attempt(settlement, late=False) for settlement in ours])
-        connection.execute(_MOVE, [_moved(settlement, now) for settlement in ours])
-    return late
+    rows = {"rows": _json([_settled(settlement, now) for settlement in done])}
+    connection.execute(_RECORD, rows)
+    moved = connection.execute(_MOVE, rows).rowcount
+    if moved == len(done):
+        return []
+    ids = _json([settlement.claim.id for settlement in done])
+    late = {(row.delivery_id, row.n) for row in connection.execute(_LATE, {"ids": ids})}
+    return [settlement for settlement in done if (settlement.claim.id, settlement.claim.attempt) in late]
 
 
-def _attempt(settlement: Settlement, *, late: bool) -> dict[str, Any]:
+def _settled(settlement: Settlement, now: int) -> list[object]:
+    """One settlement as the values that _RECORD and _MOVE read by position."""
     claim, outcome, verdict = settlement
-    return {
-        "delivery_id": claim.id,
-        "n": claim.attempt,
-        "late": late,
-        "trigger": claim.trigger,
-        "started_at": outcome.started_at,
-        "duration": outcome.duration,
-        "http_status": outcome.http_status,
-        "reason": verdict.reason,
-        "ambiguous": verdict.reason is not None and verdict.reason.ambiguous,
-        "key_version": outcome.key_version,
-        "response": outcome.body[:SNIPPET_BYTES].decode("utf-8", "replace") if outcome.body else None,
-        "detail": outcome.detail,
-    }
-
-
-def _moved(settlement: Settlement, now: int) -> dict[str, Any]:
-    claim, outcome, verdict = settlement
-    delivered = verdict.verb is Verb.DELIVER
-    return {
-        "row": claim.id,
-        "held": claim.token,
-        "status": verdict.status,
-        "due_at": verdict.due_at,
-        "finished_at": now if verdict.due_at is None else None,
-        "anchor_at": outcome.ended_at if claim.anchor_at is None else claim.anchor_at,
-        "reason": verdict.reason,
+    reason = verdict.reason
+    doubtful = reason is not None and reason.ambiguous
+    return [
+        claim.id,
+        claim.token,
+        claim.attempt,
+        claim.trigger,
+        outcome.started_at,
+        outcome.duration,
+        outcome.http_status,
+        reason,
+        doubtful,
+        outcome.key_version,
+        # PostgreSQL and SQLite's own tools stop at a NUL; an operator's answer must not be able to hide its end.
+        outcome.body[:SNIPPET_BYTES].decode("utf-8", "replace").replace("\0", "\ufffd") if outcome.body else None,
+        outcome.detail,
+        verdict.status,
+        verdict.due_at,
+        now if verdict.due_at is None else None,
+        outcome.ended_at if claim.anchor_at is None else claim.anchor_at,
         # Once doubtful, doubtful until delivered: any of the failed attempts may have been booked.
-        "ambiguous": not delivered and (claim.ambiguous or bool(verdict.reason and verdict.reason.ambiguous)),
-    }
+        verdict.verb is not Verb.DELIVER and (claim.ambiguous or doubtful),
+    ]
 
 
 def stranded(database: Database, before: int, held: Collection[tuple[int, int]]) -> list[Stranded]:
     """Claims made at or before `before` (µs) whose (id, token) is not in `held`: their holder is gone."""
     with database.reading() as connection:
-        rows = connection.execute(_STRANDED, {"before": before}).all()
-    return [
-        Stranded(_as_claim(row, attempt=row.attempts, due_at=row.claimed_at, token=row.token), row.claimed_at)
-        for row in rows
-        if (row.id, row.token) not in held
-    ]
+        rows = _rows(connection, _STRANDED, before=before)
+    claims = [Stranded(_as_claim(row, row[7], row[12]), row[10]) for row in rows]
+    return [one for one in claims if (one.claim.id, one.claim.token) not in held]
 
 
 def key_version(database: Database, operator: str, fingerprint: str, now: int) -> int:

@@ -19,7 +19,7 @@ from dispatcher.config import Auth, Operator
 from dispatcher.errors import EventError, Refused, Unfit
 from dispatcher.events import Field, amount, decimal_text, opaque, parse_json, read_fields
 from dispatcher.protocols import notice
-from dispatcher.receiver_http import MAX_BODY, Answer, Connection, Faults, Malformed, Request, says
+from dispatcher.receiver.http import MAX_BODY, Answer, Connection, Faults, Malformed, Request, says
 from dispatcher.seal import Seal, SealError
 
 __all__ = ["Faults", "Order", "Receiver", "Seen", "serve"]
@@ -57,9 +57,13 @@ class Seen(NamedTuple):
     fault: str | None
 
 
+_NO_FAULTS = Faults()
+_BOOKED, _AGAIN = says(200, "ok", code="0000"), says(200, "ok, known already", code="0000")
+_CONFLICT = says(409, "this order_no is booked with other content; the first one stands")
+
+
 class _Refusal(Exception):
-    def __init__(self, status: int, told: str, *headers: tuple[str, str]) -> None:
-        self.answer = says(status, told, *headers)
+    """Why a request is no order, for its 400."""
 
 
 def _number(value: Any) -> Decimal:
@@ -79,19 +83,20 @@ def _agreed(raw: bytes, fields: Sequence[Field], where: str) -> dict[str, Any]:
     try:
         return read_fields(parse_json(raw), fields)
     except Unfit as unfit:
-        raise _Refusal(400, f"{where} {unfit.fault}") from None
+        raise _Refusal(f"{where} {unfit.fault}") from None
     except EventError as error:
         # The other faults quote the value.
         plain = ("is missing", "is not known")
         told = [f"{f.where} {f.fault if f.fault in plain else 'is not as agreed'}" for f in error.faults]
-        raise _Refusal(400, f"{where}: {', '.join(told)}") from None
+        raise _Refusal(f"{where}: {', '.join(told)}") from None
 
 
 class _Desk:
     """One operator as it is played: where it is posted to, whom it trusts, how it reads."""
 
     def __init__(self, operator: Operator) -> None:
-        assert operator.notice_url and operator.reading, "no configuration is loaded without them"
+        assert operator.notice_url, "no configuration is loaded without it"
+        assert operator.reading, "no configuration is loaded without it"
         self.name, self.auth, self._seal = operator.name, operator.auth, Seal(operator.reading)
         self.path = urlsplit(operator.notice_url).path or "/"
         self.bearer = f"Bearer {operator.token.reveal() if operator.token else ''}".encode()
@@ -105,9 +110,9 @@ class _Desk:
         try:
             inner = _agreed(self._seal.open(outer["data"]), _INNER, "data")
         except SealError as error:
-            raise _Refusal(400, str(error)) from None
+            raise _Refusal(str(error)) from None
         if differing := [name for name in ("order_no", "time") if inner[name] != outer[name]]:
-            raise _Refusal(400, f"data: {' and '.join(differing)} not the same as outside")
+            raise _Refusal(f"data: {' and '.join(differing)} not the same as outside")
         return Order(operator=self.name, uid=outer["uid"], **inner)
 
 
@@ -129,17 +134,13 @@ class _Reading(NamedTuple):
     verdict: Order | Answer
 
 
-_BOOKED, _AGAIN = says(200, "ok", code="0000"), says(200, "ok, known already", code="0000")
-_CONFLICT = says(409, "this order_no is booked with other content; the first one stands")
-
-
 class Receiver:
-    """The operators at one address.
+    """The operators at one address. In-process, use `serve`.
 
-    - `booked`: what is in the books by (operator, order_no), in booking order;
-    - `stats`: `requests` (all but the questions), of which some were `booked`, `duplicates` or `refused`; a `faulted`
-      one may be one of these too, or none;
-    - `faults`: may be exchanged at any time; the next request gets the new ones.
+    - `booked`: what is in the books, by (operator, order_no), in booking order;
+    - `stats`: `requests` (all but `GET /received` and `GET /stats`), how many of them were `booked`, `duplicates` or
+      `refused`, and how many were `faulted`, which may be one of those as well;
+    - `faults`: may be exchanged at any time; the next request meets the new ones.
     """
 
     def __init__(self, operators: Sequence[Operator], faults: Faults, tell: Callable[[Seen], None]) -> None:
@@ -148,17 +149,23 @@ class Receiver:
         self.booked: dict[tuple[str, str], Order] = {}
         self.stats = dict.fromkeys(("requests", "booked", "duplicates", "refused", "faulted"), 0)
         self._desks = _desks(operators)
+        self._paths = {desk.path for desk in self._desks}
         self._tell = tell
-        self._requests: Counter[tuple[str | None, str | None]] = Counter()
+        self._requests: Counter[tuple[str, str] | None] = Counter()
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._closed = False
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:
+            writer.transport.abort()
+            return
         task = asyncio.create_task(self._host(reader, writer))
         self._open[task] = writer
         task.add_done_callback(self._open.pop)
 
     async def close(self) -> None:
         """Hangs up on everybody at once: a hanging or endless answer has no end to wait for."""
+        self._closed = True
         for task, writer in self._open.items():
             writer.transport.abort()
             task.cancel()
@@ -172,9 +179,7 @@ class Receiver:
                 while (request := await connection.request()) is not None:
                     await self._respond(connection, request)
             except Malformed as malformed:
-                self.stats["requests"] += 1
-                self._told(_Reading(None, None, malformed.answer), self._settle(malformed.answer))
-                await connection.send_last(malformed.answer)
+                await connection.send_last(self._deny(malformed.answer))
             finally:
                 writer.close()
                 await writer.wait_closed()
@@ -182,24 +187,105 @@ class Receiver:
     async def _respond(self, connection: Connection, request: Request) -> None:
         match request.method, request.path:
             case "GET", "/received":
-                wanted = parse_qs(request.query, keep_blank_values=True).get("order_no")
-                orders = [o.row() for o in self.booked.values() if wanted is None or o.order_no in wanted]
-                await connection.send(Answer(200, orders))
+                await connection.send(Answer(200, self._received(request.query)))
             case "GET", "/stats":
                 await connection.send(Answer(200, self.stats))
-            case _:
+            case "POST", path if path in self._paths:
                 await self._take(connection, request)
+            case _, path if path in self._paths or path in ("/received", "/stats"):
+                allowed = "POST" if path in self._paths else "GET"
+                await connection.send(self._deny(says(405, f"this path takes {allowed}", ("Allow", allowed))))
+            case _:
+                await connection.send(self._deny(says(404, "no operator is posted to at this path")))
+
+    def _received(self, query: str) -> list[dict[str, object]]:
+        wanted = parse_qs(query, keep_blank_values=True).get("order_no")
+        return [order.row() for order in self.booked.values() if wanted is None or order.order_no in wanted]
+
+    def _deny(self, answer: Answer) -> Answer:
+        self.stats["requests"] += 1
+        self._show(_Reading(None, None, answer), self._settle(answer), answer.status, _NO_FAULTS)
+        return answer
 
     async def _take(self, connection: Connection, request: Request) -> None:
-        """One notice, from its reading to its answer, or to the fault it gets instead."""
+        """One notice, from its reading to its answer, or to the fault that it meets instead."""
         self.stats["requests"] += 1
-        read = self._read(request)
-        faults = self._faults_for(read)
-        answer = self._settle(read.verdict) if faults.book_first else None
+        reading = self._read(request)
+        faults = self._faults_for(reading)
+        answer = self._settle(reading.verdict) if faults.book_first else None
         await asyncio.sleep(faults.delay / SECOND)
         if faults.way is None:
-            answer = answer or self._settle(read.verdict)
-            self._told(read, answer)
+            answer = answer or self._settle(reading.verdict)
+            self._show(reading, answer, answer.status, faults)
             await connection.send(answer)
         else:
-            ...
+            self._show(reading, answer, faults.shown_status, faults)
+            await connection.misbehave(faults)
+
+    def _read(self, request: Request) -> _Reading:
+        desk = next((d for d in self._desks if d.path == request.path and d.trusts(request.authorization)), None)
+        if desk is None:
+            told = "the bearer token is missing or not the one of an operator here"
+            return _Reading(None, None, says(401, told, ("WWW-Authenticate", "Bearer")))
+        order_no = None
+        try:
+            outer = _agreed(request.body, _OUTER, "body")
+            order_no = outer["order_no"]
+            return _Reading(desk.name, order_no, desk.read(outer))
+        except _Refusal as refusal:
+            return _Reading(desk.name, order_no, says(400, str(refusal)))
+
+    def _faults_for(self, reading: _Reading) -> Faults:
+        order = (reading.operator, reading.order_no) if reading.operator and reading.order_no else None
+        self._requests[order] += 1
+        if not self.faults.hit(order, self._requests[order]):
+            return _NO_FAULTS
+        self.stats["faulted"] += 1
+        return self.faults
+
+    def _settle(self, verdict: Order | Answer) -> Answer:
+        """Books the order, unless it is in the books already or there is none."""
+        count, answer = self._book(verdict) if isinstance(verdict, Order) else ("refused", verdict)
+        self.stats[count] += 1
+        return answer
+
+    def _book(self, order: Order) -> tuple[str, Answer]:
+        known = self.booked.setdefault((order.operator, order.order_no), order)
+        if known != order:
+            return "refused", _CONFLICT
+        known.times += 1
+        return ("booked", _BOOKED) if known.times == 1 else ("duplicates", _AGAIN)
+
+    def _show(self, reading: _Reading, answer: Answer | None, status: int | None, faults: Faults) -> None:
+        at, booked, fault = WallClock().now(), answer is _BOOKED, str(faults) or None
+        self._tell(Seen(at, reading.operator, reading.order_no, status, booked, fault))
+
+
+@asynccontextmanager
+async def serve(
+    operators: Sequence[Operator],
+    faults: Faults = _NO_FAULTS,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    tell: Callable[[Seen], None] = lambda seen: None,
+) -> AsyncIterator[Receiver]:
+    """Plays the operators until the block ends; port 0 takes a free one, and `url` says which (`http://HOST:PORT`).
+
+    Of an operator's notice_url only the path counts. `tell` hears of every request, before it is answered.
+    Raises Refused where the address can't be had, or where two operators can't be told apart.
+    """
+    receiver = Receiver(operators, faults, tell)
+    try:
+        server = await asyncio.start_server(receiver.accept, host, port)
+    except OSError as error:
+        reason = (error.strerror or str(error)).rpartition(": ")[2]
+        raise Refused(f"can't listen on {host}:{port} ({reason}); stop what is there or choose another") from None
+    shown = f"[{host}]" if ":" in host else host
+    receiver.url = f"http://{shown}:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield receiver
+    finally:
+        server.close()
+        await receiver.close()
+        await server.wait_closed()

@@ -17,11 +17,13 @@ from typing import NamedTuple
 
 import h11
 
-from dispatcher.clock import SECOND, duration_text
+from dispatcher.clock import duration_text
 from dispatcher.errors import Unfit
 
 MAX_BODY = 1 << 20
 _CHUNK = 1 << 16
+_LINGER = 2.0
+_HEADER = re.compile(r"[!-~]+")
 _WAYS = ("status", "hang", "reset", "endless", "drip", "redirect")
 
 
@@ -80,10 +82,10 @@ class Faults:
         """The status that the misbehaviour shows; None for no answer at all."""
         return {"status": self.status or 500, "redirect": 302, "endless": 200, "drip": 200}.get(self.way or "")
 
-    def hit(self, order: object, nth: int) -> bool:
-        """Whether the order's nth request (from 1) gets the fault."""
+    def hit(self, order: tuple[str, str] | None, nth: int) -> bool:
+        """Whether the order's nth request (from 1) gets the fault; None for requests that name no order."""
         if self.fail_first is not None:
-            return nth <= self.fail_first
+            return order is not None and nth <= self.fail_first
         if self.fail_rate is not None:
             # Each request has dice of its own: the order in which they arrive differs from run to run.
             return Random(None if self.seed is None else f"{self.seed} {order} {nth}").random() < self.fail_rate
@@ -148,11 +150,11 @@ class Connection:
         head, body = await self._event(), bytearray()
         if not isinstance(head, h11.Request):
             return None
+        self._head_only = head.method == b"HEAD"
         while isinstance(part := await self._event(), h11.Data):
             body += part.data
             if len(body) > MAX_BODY:
                 raise Malformed(413)
-        self._head_only = head.method == b"HEAD"
         path, _, query = head.target.decode("ascii").partition("?")
         given = [value for name, value in head.headers if name == b"authorization"]
         return Request(head.method.decode("ascii"), path, query, given[0] if len(given) == 1 else b"", bytes(body))
@@ -181,7 +183,7 @@ class Connection:
         await self.send(answer)
         self._writer.write_eof()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._until_gone(), 2)
+            await asyncio.wait_for(self._until_gone(), _LINGER)
 
     async def _until_gone(self) -> None:
         while await self._reader.read(_CHUNK):

@@ -1,0 +1,164 @@
+"""One HTTP/1.1 connection, on asyncio and llhttp: knows at every moment what was sent and what came back.
+
+Ours, because the exact answer to "can the operator have booked it?" hangs on it, and because it is the hot path:
+a request costs less than half of what the quickest client library needs (docs/benchmarks.md).
+"""
+
+import asyncio
+from typing import cast
+
+import httptools
+import httpx
+
+MAX_HEAD_BYTES = 64 * 1024
+# Beyond this the operator is made to wait until somebody reads: memory stays bounded however fast it sends.
+MAX_AHEAD_BYTES = 64 * 1024
+
+
+class Connection(asyncio.Protocol):
+    """One exchange at a time: `send` a request, `read` the body, then `reusable` tells whether another may follow."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.idle_since = 0.0
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport
+        self._failure: httpx.TransportError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._busy = False
+        self._unsent = False
+        self._lost = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self.headers = []
+        self._body = b""
+        self._head_bytes = 0
+        self._answering = False
+        self._complete = False
+        self._keep = True
+        self._framed = False
+        self._paused = False
+
+    async def send(self, request: bytes) -> None:
+        """Write one request, wait for the head of its answer. Raises WriteError, ReadError, RemoteProtocolError."""
+        self._begin()
+        self._busy = True
+        self._transport.write(request)
+        while not self._answering:
+            await self._more()
+
+    async def read(self) -> bytes:
+        """The next part of the body; empty at its end. Raises as `send`."""
+        while not self._body and not self._complete:
+            await self._more()
+        part, self._body = self._body, b""
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return part
+
+    @property
+    def reusable(self) -> bool:
+        """The exchange is over, and both sides keep the connection open."""
+        return self._complete and self._keep and not self._lost and self._failure is None
+
+    def rest(self, now: float) -> None:
+        """The exchange is over; whatever the operator sends before the next one is out of turn."""
+        self._busy = False
+        self.idle_since = now
+
+    def abort(self) -> None:
+        self._lost = True
+        self._transport.abort()
+
+    async def _more(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, failure: httpx.TransportError) -> None:
+        if not self._complete:
+            self._failure = self._failure or failure
+        self._wake()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        # Without a buffer, `pause_writing` means: not everything has been handed to the kernel yet.
+        self._transport.set_write_buffer_limits(0)
+
+    def pause_writing(self) -> None:
+        self._unsent = True
+
+    def resume_writing(self) -> None:
+        self._unsent = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy:
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            told = "an upgrade" if isinstance(error, httptools.HttpParserUpgrade) else str(error)
+            self._fail(httpx.RemoteProtocolError(f"the answer is not HTTP/1.1: {told}"))
+            self.abort()
+            return
+        if not self._answering:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(httpx.RemoteProtocolError(f"the answer's head is longer than {MAX_HEAD_BYTES} bytes"))
+                self.abort()
+        elif len(self._body) > MAX_AHEAD_BYTES and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost = True
+        if self._answering and not self._framed and error is None:
+            # No length was given: the end of the connection is the end of the body.
+            self._complete = True
+        if self._unsent:
+            self._fail(httpx.WriteError("the connection broke before the request was sent"))
+        else:
+            self._fail(httpx.ReadError("the connection was closed before the answer was complete"))
+
+    # What llhttp calls.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            self.headers = []
+            return
+        self._answering = True
+        self._keep = self._parser.should_keep_alive()
+        self._wake()
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        if not self._answering:
+            return
+        if self._complete:
+            # A second answer to one request: whose it is, nobody knows.
+            self._keep = False
+        self._complete = True
+        self._wake()

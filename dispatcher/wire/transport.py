@@ -1,0 +1,225 @@
+"""The transport of real life: connects only to an address that was checked, and keeps connections for a while."""
+
+import asyncio
+import math
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import httpx
+
+from dispatcher.clock import SECOND
+from dispatcher.egress import Address, Network, may_call, parse_address
+from dispatcher.policy import Reason
+from dispatcher.wire.connection import Connection
+
+DNS_KEPT_SECONDS = 30.0
+# Shorter than the 5 s after which common servers close an idle connection: a request sent into that
+# closing would end as `reset`, which nobody can tell from one that was booked.
+IDLE_KEPT_SECONDS = 4.0
+# What to call it if the deadline comes now; the request carries it, since being cancelled leaves no time to say.
+IF_LATE = "if_late"
+_ALWAYS = b"User-Agent: dispatcher\r\nAccept: */*\r\n"
+
+
+class DnsFailure(httpx.ConnectError):
+    """The host's name has no address now."""
+
+
+class TlsFailure(httpx.ConnectError):
+    """No trusted encrypted connection: certificate or handshake."""
+
+
+class BlockedAddress(httpx.ConnectError):
+    """The address is not on the public internet and not in `egress.allow`."""
+
+
+class Resolver:
+    """Host names to addresses, kept for a short while; questions asked at once share one look-up."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, int], tuple[float, asyncio.Task[Sequence[Address]]]] = {}
+
+    async def addresses(self, host: str, port: int) -> tuple[Sequence[Address], float]:
+        """The host's addresses and until when they are kept (monotonic s). Raises DnsFailure, which is not kept."""
+        literal = parse_address(host)
+        if literal is not None:
+            return [literal], math.inf
+        until, lookup = self._kept.get((host, port), (0.0, None))
+        if lookup is None or until < time.monotonic() or (lookup.done() and lookup.exception()):
+            lookup = asyncio.create_task(_look_up(host, port))
+            until = time.monotonic() + DNS_KEPT_SECONDS
+            self._kept[host, port] = until, lookup
+        # Shielded: one attempt that runs out of time must not cancel the look-up of all the others.
+        return await asyncio.shield(lookup), until
+
+
+async def _look_up(host: str, port: int) -> Sequence[Address]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DnsFailure(f"{host}: {error.strerror or error}") from None
+    addresses = [parse_address(str(entry[4][0])) for entry in found]
+    return [address for address in dict.fromkeys(addresses) if address is not None]
+
+
+class _Route(NamedTuple):
+    """A checked way to one URL, good `until` (monotonic s)."""
+
+    place: tuple[str, int, Address]
+    encrypted: bool
+    start: bytes
+    until: float
+
+
+class PinnedTransport(httpx.AsyncBaseTransport):
+    """HTTP/1.1 that connects only to addresses which `may_call` passed: the one checked is the one connected to.
+
+    No proxy from the environment, no redirect, no cookie, no decompression, no second try. `connect_timeout` in µs.
+    """
+
+    def __init__(self, resolver: Resolver, allow: Sequence[Network], connect_timeout: int) -> None:
+        self._resolver = resolver
+        self._allow = allow
+        self._connect_timeout = connect_timeout / SECOND
+        self._routes: dict[str, _Route] = {}
+        self._idle: dict[tuple[str, int, Address], list[Connection]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._tls: ssl.SSLContext | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = str(request.url)
+        request.extensions[IF_LATE] = Reason.DNS
+        route = self._routes.get(url)
+        if route is None or route.until < time.monotonic():
+            route = await self._find(request.url, url)
+        written = _written(route, request)
+        request.extensions[IF_LATE] = Reason.CONNECT_TIMEOUT
+        connection = self._rested(route) or await self._connect(route, url)
+        request.extensions[IF_LATE] = Reason.READ_TIMEOUT
+        try:
+            await connection.send(written)
+        except BaseException:
+            connection.abort()
+            raise
+        return httpx.Response(connection.status, headers=connection.headers, stream=_Answer(connection, route, self))
+
+    async def _find(self, url: httpx.URL, text: str) -> _Route:
+        """Raises DnsFailure; BlockedAddress if any of the host's addresses is not allowed: a mixture is an attack."""
+        encrypted = url.scheme == "https"
+        host, port = url.host, url.port or (443 if encrypted else 80)
+        addresses, until = await self._resolver.addresses(host, port)
+        for address in addresses:
+            if not may_call(address, self._allow):
+                raise BlockedAddress(f"{host} is {address}, which is not public and not in egress.allow")
+        old = self._routes.get(text)
+        failed = old.place[2] if old and not old.until else None
+        address = next((address for address in addresses if address != failed), addresses[0])
+        start = b"POST " + url.raw_path + b" HTTP/1.1\r\n"
+        route = self._routes[text] = _Route((host, port, address), encrypted, start, until)
+        return route
+
+    def _rested(self, route: _Route) -> Connection | None:
+        """A connection that is open and has not rested too long; the latest first."""
+        pool = self._idle.get(route.place)
+        while pool:
+            connection = pool.pop()
+            if connection.reusable and connection.idle_since > time.monotonic() - IDLE_KEPT_SECONDS:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, route: _Route, url: str) -> Connection:
+        """Raises ConnectTimeout, TlsFailure, ConnectError; the next attempt then tries the host's next address."""
+        host, port, address = route.place
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    Connection,
+                    str(address),
+                    port,
+                    ssl=self._context() if route.encrypted else None,
+                    server_hostname=host if route.encrypted else None,
+                )
+            return connection
+        except TimeoutError:
+            failure: httpx.TransportError = httpx.ConnectTimeout(f"no connection within {self._connect_timeout:g} s")
+        except ssl.SSLError as error:
+            failure = TlsFailure(getattr(error, "verify_message", "") or error.reason or "the handshake failed")
+        except OSError as error:
+            # Behind TLS a connection that opens and then breaks is a handshake that failed.
+            lost = route.encrypted and isinstance(
+                error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError
+            )
+            kind = TlsFailure if lost else httpx.ConnectError
+            failure = kind(error.strerror or "the connection was closed")
+        self._routes[url] = route._replace(until=0.0)
+        raise failure
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        return self._tls
+
+    def give_back(self, connection: Connection, route: _Route) -> None:
+        """After an exchange: keep the connection for the next one, or close it."""
+        if not connection.reusable:
+            connection.abort()
+            return
+        connection.rest(time.monotonic())
+        self._idle.setdefault(route.place, []).append(connection)
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(IDLE_KEPT_SECONDS, self._close_rested)
+
+    def _close_rested(self) -> None:
+        self._sweep = None
+        limit = time.monotonic() - IDLE_KEPT_SECONDS
+        for pool in self._idle.values():
+            for connection in pool:
+                if connection.idle_since <= limit:
+                    connection.abort()
+            pool[:] = [connection for connection in pool if connection.reusable]
+        if any(self._idle.values()):
+            self._sweep = asyncio.get_running_loop().call_later(IDLE_KEPT_SECONDS, self._close_rested)
+
+    async def aclose(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for pool in self._idle.values():
+            for connection in pool:
+                connection.abort()
+        self._idle.clear()
+        with suppress(RuntimeError):
+            # Lets the loop deliver `connection_lost` before whoever closes us closes the loop.
+            await asyncio.sleep(0)
+
+
+def _written(route: _Route, request: httpx.Request) -> bytes:
+    """The request, byte for byte. Raises LocalProtocolError where a header would break out of its line."""
+    assert isinstance(request.stream, httpx.ByteStream)
+    body = b"".join(request.stream)
+    lines = [b"%s: %s\r\n" % header for header in request.headers.raw]
+    for line in lines:
+        if line.count(b"\n") != 1 or line.count(b"\r") != 1 or b"\0" in line:
+            raise httpx.LocalProtocolError("a header has a line break or NUL in it")
+    return b"".join([route.start, *lines, _ALWAYS, b"Content-Length: %d\r\n\r\n" % len(body), body])
+
+
+class _Answer(httpx.AsyncByteStream):
+    """The body as it comes in; closing it gives the connection back."""
+
+    def __init__(self, connection: Connection, route: _Route, transport: PinnedTransport) -> None:
+        self._connection = connection
+        self._route = route
+        self._transport = transport
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while part := await self._connection.read():
+            yield part
+
+    async def aclose(self) -> None:
+        self._transport.give_back(self._connection, self._route)
