@@ -59,7 +59,10 @@ def prepare(folder: Path, count: int, concurrency: int) -> int:
     spins = "".join(SPIN.format(number, number % 1000, number % 100) for number in range(count))
     subprocess.run(
         [sys.executable, "-m", "dispatcher", "enqueue", "-c", str(folder / "config.toml"), "-"],
-        input=spins.encode(), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        input=spins.encode(),
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     return port
 
@@ -77,9 +80,10 @@ def drain(count: int, concurrency: int) -> tuple[float, float]:
         with running("-m", "bench.sink", str(port), stdout=subprocess.PIPE) as sink:
             assert sink.stdout is not None
             sink.stdout.readline()
-            with (folder / "log.jsonl").open("wb") as log, running(
-                "-m", "dispatcher", "run", "-c", str(folder / "config.toml"), stderr=log
-            ) as daemon:
+            with (
+                (folder / "log.jsonl").open("wb") as log,
+                running("-m", "dispatcher", "run", "-c", str(folder / "config.toml"), stderr=log) as daemon,
+            ):
                 while (before := settled(folder)) < count // 10:
                     time.sleep(0.02)
                 started, cpu = time.perf_counter(), _cpu(daemon.pid)

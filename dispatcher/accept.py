@@ -5,7 +5,7 @@ from typing import Any
 
 from dispatcher.config import Operator
 from dispatcher.errors import EventError, Fault, Unfit, choices
-from dispatcher.events import Event, parse_json, read_fields, shown, unknown
+from dispatcher.events import Event, collect_fields, parse_json, shown, unknown
 from dispatcher.protocols import PROTOCOLS
 
 _ENVELOPE = ("operator", "type")
@@ -27,12 +27,12 @@ def read_event(raw: dict[str, Any], operators: Mapping[str, Operator]) -> Event:
     protocol = PROTOCOLS.get(_known(raw.pop("type", None), "type", PROTOCOLS, faults))
     if protocol is None:
         raise EventError(faults)
-    try:
-        values = read_fields(raw, protocol.fields, _ENVELOPE)
-        if operator is not None:
+    values, unfit = collect_fields(raw, protocol.fields(operator), _ENVELOPE)
+    faults += unfit
+    if operator is not None:
+        faults += protocol.check(operator, values)
+        if not faults:
             return protocol.freeze(operator, values)
-    except EventError as error:
-        faults += error.faults
     raise EventError(faults)
 
 

@@ -36,7 +36,7 @@ class Daemon:
         self._lock = WorkerLock(config.database)
         self._lock.acquire()
         self.database: Database = open_database(config.database)
-        self.rounds = Rounds(self.clock, log, config.lease)
+        self.rounds = Rounds(self.clock, log)
         self.dispatch = Dispatch(self.database, Wire(self.clock), self.clock, log, config.concurrency, self.rounds.arm)
         self._transport = transport
         self._resolver = Resolver()
@@ -69,7 +69,6 @@ class Daemon:
         if fixed:
             self.log.warning("reload_needs_restart", settings=fixed)
         self.config = new
-        self.rounds.lease = new.lease
         self.dispatch.concurrency = new.concurrency
         self._replace({name: self._lane(operator) for name, operator in new.operators.items()})
         self.dispatch.look()
@@ -94,7 +93,7 @@ class Daemon:
                 self._obey_signals()
                 # Nobody else works on this file, so whatever is still held was cut off by our own end.
                 await self.dispatch.rescue(self.clock.now())
-                self.rounds.start(self.dispatch)
+                self.rounds.start(self.dispatch.look, self._rescue)
                 stack.callback(self.rounds.stop)
                 watch = asyncio.create_task(self.rounds.watch())
                 stack.callback(watch.cancel)
@@ -115,6 +114,9 @@ class Daemon:
         if stuck > STUCK_SECONDS:
             faults["worker"] = f"the claim loop has not gone round for {stuck:.0f} s"
         return faults
+
+    def _rescue(self) -> None:
+        self.dispatch.rescue_soon(self.clock.now() - self.config.lease)
 
     def _told(self) -> dict[str, object]:
         listen = self.config.listen

@@ -12,8 +12,10 @@ SECOND = 1_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+LONGEST = 366 * DAY
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEAR_9999 = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _UNITS = {"ms": MILLISECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)", re.ASCII)
 
@@ -38,7 +40,10 @@ def parse_duration(text: str) -> int:
     match = _DURATION.fullmatch(text)
     if match is None:
         raise Unfit(f"{text!r} is not a duration", 'write a whole number with a unit, like "500ms", "1m" or "3h"')
-    return int(match[1]) * _UNITS[match[2]]
+    length = int(match[1]) * _UNITS[match[2]]
+    if length > LONGEST:
+        raise Unfit(f"{text!r} is longer than a year", "write a shorter duration")
+    return length
 
 
 def duration_text(microseconds: int) -> str:
@@ -70,4 +75,7 @@ def parse_moment(text: str, now: int) -> int:
             'write "2026-01-31", "2026-01-31T08:00:00Z", or how long ago, like "2h"',
         ) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    at = (moment - _EPOCH) // timedelta(microseconds=1)
+    if not 0 <= at < _YEAR_9999:
+        raise Unfit(f"{text!r} is before 1970 or after 9998", "write a time in between")
+    return at

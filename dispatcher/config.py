@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
@@ -101,18 +101,30 @@ class Config:
 
 def load_config(path: Path) -> Config:
     """The configuration in the file at `path`. Raises ConfigError with every fault in it."""
+    return read_config(load_toml(path), path)
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The file's tables. Raises ConfigError."""
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         fault = Fault(str(path), f"can't be read ({error.strerror})", "name the file with -c or DISPATCHER_CONFIG")
         raise ConfigError([fault]) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError([Fault(str(path), f"is not TOML ({error})", "mend that line")]) from None
-    return read_config(raw, path)
 
 
 def read_config(raw: Mapping[str, Any], path: Path) -> Config:
     """As `load_config`, from parsed TOML; relative paths are relative to the folder of `path`."""
+    config, faults = inspect_config(raw, path)
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fault]]:
+    """The configuration with a default wherever it is faulty, and its faults: for `check`, which tells everything."""
     faults: list[Fault] = []
     warnings: list[Fault] = []
     top = Table(raw, "", path.resolve().parent, faults, warnings)
@@ -136,10 +148,7 @@ def read_config(raw: Mapping[str, Any], path: Path) -> Config:
     for table in (database, worker, http, egress, web, log, operators, top):
         table.close()
     _cross_check(config, top)
-    if faults:
-        raise ConfigError(faults)
-    object.__setattr__(config, "warnings", tuple(warnings))
-    return config
+    return replace(config, warnings=tuple(warnings)), faults
 
 
 def _cross_check(config: Config, top: Table) -> None:
@@ -178,7 +187,7 @@ def _operator(name: str, table: Table, timeouts: tuple[int, int], allow: tuple[N
     if notice_url is None:
         if not table.faulty("notice_url"):
             table.fault("notice_url", "is missing", 'write notice_url = "https://…/Demo/notice"')
-    elif notice_url.startswith("http:"):
+    elif notice_url.lower().startswith("http:"):
         table.warn("notice_url", "is plain http: token and player travel unencrypted", "use https outside of tests")
     table.close()
     return operator
@@ -248,6 +257,8 @@ def _reading(table: Table) -> CryptoReading | None:
         if not table.faulty("key"):
             table.fault("key", "is missing", "write key, key_env or key_file")
         return None
+    if table.faulty("iv"):
+        return None
     try:
         where = "key"
         key = read_key(key_text.reveal(), encoding, cipher)
@@ -260,7 +271,7 @@ def _reading(table: Table) -> CryptoReading | None:
 
 
 def _preset(value: Any) -> Mapping[str, Any]:
-    if value not in PRESETS:
+    if not isinstance(value, str) or value not in PRESETS:
         raise Unfit(f"{shown(value)} is not known", f"write {choices(PRESETS)}")
     return PRESETS[value]
 
@@ -272,8 +283,8 @@ def _delays(value: Any) -> tuple[int, ...]:
 
 
 def _networks(value: Any) -> tuple[Network, ...]:
-    if not isinstance(value, list):
-        raise Unfit(f"{shown(value)} is not a list", 'write e.g. ["127.0.0.0/8"]')
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise Unfit(f"{shown(value)} is not a list of texts", 'write e.g. ["127.0.0.0/8"]')
     try:
         return tuple(ip_network(one) for one in value)
     except (ValueError, TypeError):
@@ -297,7 +308,7 @@ def _listen(value: Any) -> tuple[str, int] | None:
     if value == "":
         return None
     host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535 or not host:
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65_535 or not host:
         raise Unfit(
             f"{shown(value)} is not an address and a port",
             'write e.g. "127.0.0.1:8080", or "" to turn it off',
@@ -316,13 +327,15 @@ def _url(value: Any, allow: tuple[Network, ...]) -> str:
         raise Unfit("is not a URL", 'write it like "https://operator.example/Demo/notice"') from None
     if parts.scheme not in ("http", "https"):
         raise Unfit(f"has the scheme {shown(parts.scheme)}", "write https://…")
-    if "@" in parts.netloc or parts.fragment or port == 0:
+    if "@" in parts.netloc or "%" in parts.netloc or parts.fragment or port == 0:
         raise Unfit(
-            "has a user, a password, a fragment or port 0",
+            "has a user, a password, a zone, a fragment or port 0",
             "leave them out; the token has a setting of its own",
         )
     address = parse_address(host)
-    if address is None and (not _HOST.fullmatch(host) or _NUMERIC.fullmatch(host.rpartition(".")[2])):
+    if address is None and (
+        "[" in parts.netloc or not _HOST.fullmatch(host) or _NUMERIC.fullmatch(host.rpartition(".")[2])
+    ):
         raise Unfit(
             f"has the host {shown(host)}",
             "write a plain host name (no final dot, punycode for IDN) or IP address",

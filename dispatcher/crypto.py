@@ -116,12 +116,15 @@ def read_key(text: str, encoding: KeyEncoding | None, cipher: CipherName) -> byt
             "set key_encoding or cipher to the pair that the operator uses",
         )
     fitting = {e: key for e in KeyEncoding if (key := read_text(text, e)) is not None and len(key) == size}
-    if len(set(fitting.values())) == 1:
+    # Cutting a key short is never taken for granted: it is what one broken sample does.
+    if len(set(fitting.values())) == 1 and next(iter(fitting)) != KeyEncoding.UTF8_FIRST16:
         return next(iter(fitting.values()))
     if fitting:
         choice = listed([f'key_encoding = "{encoding}"' for encoding in fitting] + _whole_text(text, size))
         raise Unfit(
-            f"can be read in {len(fitting)} ways that give the {size} bytes of {cipher} ({_told(text)})",
+            f"gives {size} bytes only when it is cut short ({_told(text)})"
+            if len(fitting) == 1
+            else f"can be read in {len(fitting)} ways that give the {size} bytes of {cipher} ({_told(text)})",
             f"ask the operator which one is meant and write {choice}",
         )
     raise Unfit(

@@ -22,12 +22,16 @@ _NEVER_PUBLIC: tuple[Network, ...] = tuple(
         "224.0.0.0/4",
         "240.0.0.0/4",
         "::/96",
+        "::ffff:0:0:0/96",
         "64:ff9b::/96",
         "64:ff9b:1::/48",
         "100::/64",
+        "100:0:0:1::/64",
         "2001::/23",
         "2001:db8::/32",
         "2002::/16",
+        "3fff::/20",
+        "5f00::/16",
         "fc00::/7",
         "fe80::/10",
         "fec0::/10",
@@ -39,7 +43,7 @@ _NEVER_PUBLIC: tuple[Network, ...] = tuple(
 def parse_address(text: str) -> Address | None:
     """An IP address in its canonical form (an IPv4 address mapped into IPv6 is that IPv4 address); None for a name."""
     try:
-        address = ip_address(text.partition("%")[0])
+        address = ip_address(text)
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -6,6 +6,7 @@ Source: wire-contract.md, `notice`; interface.md, Events. Pure: no clock, no I/O
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,9 +20,9 @@ MAX_PLACES = 4
 MAX_WHOLE_DIGITS = 20
 
 _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
-_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
-_SHOWN = 40
+_FAULTS_TOLD = 20
 
 
 class Event(NamedTuple):
@@ -49,15 +50,17 @@ class Field:
     required: bool = True
 
 
-def shown(value: object) -> str:
-    """A value as an error message may show it: its JSON, cut short."""
-    text = value if isinstance(value, str) else str(value) if isinstance(value, Decimal | int) else _json(value)
-    text = ascii(text)[1:-1] if not text.isprintable() else text
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+def shown(value: object, longest: int = 40) -> str:
+    """A value as an error message may show it: printable, cut short, containers only by their kind."""
+    if isinstance(value, dict | list | tuple):
+        return "a table" if isinstance(value, dict) else "a list"
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+    except ValueError:
+        text = "a number of thousands of digits"
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:longest])
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def parse_json(raw: bytes | str) -> dict[str, Any]:
@@ -65,8 +68,12 @@ def parse_json(raw: bytes | str) -> dict[str, Any]:
 
     Refused: anything but an object, a key that stands twice, NaN, Infinity, text that is not UTF-8.
     """
+    if len(raw) > MAX_EVENT_BYTES:
+        raise Unfit(f"is longer than {MAX_EVENT_BYTES} bytes", "write one event a line")
     try:
-        value = json.loads(raw, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        # Decoded here: json.loads would guess at UTF-16 and UTF-32 as well.
+        text = raw if isinstance(raw, str) else raw.decode("utf-8-sig")
+        value = json.loads(text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
     except Unfit:
         raise
     except RecursionError:
@@ -86,14 +93,23 @@ def _no_constant(name: str) -> None:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     read = dict(pairs)
     if len(read) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise Unfit(f"has {shown(twice)!r} twice", "keep one of them")
     return read
 
 
 def read_fields(raw: Mapping[str, Any], fields: Sequence[Field], also: Sequence[str] = ()) -> dict[str, Any]:
     """Every field by its rule. Raises EventError with all faults: missing, unfit and unknown ones."""
+    values, faults = collect_fields(raw, fields, also)
+    if faults:
+        raise EventError(faults)
+    return values
+
+
+def collect_fields(
+    raw: Mapping[str, Any], fields: Sequence[Field], also: Sequence[str]
+) -> tuple[dict[str, Any], list[Fault]]:
+    """The fields that are fit, and the faults of the rest; `also` names what the event has and others read."""
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     for field in fields:
@@ -106,10 +122,11 @@ def read_fields(raw: Mapping[str, Any], fields: Sequence[Field], also: Sequence[
             faults.append(Fault(field.name, "is missing", "add it"))
     if len(raw) > len(values):
         known = [*also, *(field.name for field in fields)]
-        faults += [unknown(name, known) for name in raw if name not in known]
-    if faults:
-        raise EventError(faults)
-    return values
+        strange = [name for name in raw if name not in known]
+        faults += [unknown(name, known) for name in strange[:_FAULTS_TOLD]]
+        if len(strange) > _FAULTS_TOLD:
+            faults.append(Fault("line", f"has {len(strange)} fields that are not known", "leave them out"))
+    return values, faults
 
 
 def unknown(name: str, known: Sequence[str]) -> Fault:
@@ -128,7 +145,7 @@ def identifier(longest: int) -> Callable[[Any], str]:
         if not 0 < len(value) <= longest:
             raise Unfit(f"has {len(value)} characters", f"write 1 to {longest}")
         if not value.isprintable() or value != value.strip():
-            raise Unfit(f"{ascii(value)[:_SHOWN]} has control, invisible or outer blank characters", "leave them out")
+            raise Unfit(f"{shown(value)} has control, invisible or outer blank characters", "leave them out")
         return value
 
     return read
@@ -143,7 +160,7 @@ def opaque(longest: int) -> Callable[[Any], str]:
         if len(value) > longest:
             raise Unfit(f"has {len(value)} characters", f"write at most {longest}")
         if _CONTROL.search(value):
-            raise Unfit(f"{ascii(value)[:_SHOWN]} has control characters or broken Unicode", "leave them out")
+            raise Unfit(f"{shown(value)} has control characters or broken Unicode", "leave them out")
         return value
 
     return read

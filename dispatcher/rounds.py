@@ -6,6 +6,7 @@ has every round reckoned anew.
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -13,7 +14,6 @@ from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from dispatcher.clock import SECOND, Clock, to_datetime
-from dispatcher.dispatch import Dispatch
 from dispatcher.telemetry import Log
 
 LOOK_SECONDS = 5
@@ -26,22 +26,22 @@ ALARM = "alarm"
 class Rounds:
     """The alarm for the earliest `due_at` to come, and the rounds that find what nobody rang for."""
 
-    def __init__(self, clock: Clock, log: Log, lease: int) -> None:
+    def __init__(self, clock: Clock, log: Log) -> None:
         self.scheduler = AsyncIOScheduler(
             timezone=UTC,
             # A round that is late is made up for, once: `None` means that it is never too late.
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
         )
-        self.lease = lease
-        self.dispatch: Dispatch | None = None
         self._clock = clock
         self._log = log
+        self._look: Callable[[], None] = _nothing
         self._armed: int | None = None
 
-    def start(self, dispatch: Dispatch) -> None:
-        self.dispatch = dispatch
-        self.scheduler.add_job(dispatch.look, IntervalTrigger(seconds=LOOK_SECONDS, timezone=UTC), id="look")
-        self.scheduler.add_job(self._rescue, IntervalTrigger(seconds=LOOK_SECONDS, timezone=UTC), id="rescue")
+    def start(self, look: Callable[[], None], rescue: Callable[[], None]) -> None:
+        """From now on: `look` when something falls due and every few seconds, `rescue` every few seconds."""
+        self._look = look
+        for name, work in (("look", look), ("rescue", rescue)):
+            self.scheduler.add_job(work, IntervalTrigger(seconds=LOOK_SECONDS, timezone=UTC), id=name)
         self.scheduler.start()
 
     def stop(self) -> None:
@@ -56,12 +56,7 @@ class Rounds:
 
     def _ring(self) -> None:
         self._armed = None
-        if self.dispatch is not None:
-            self.dispatch.look()
-
-    def _rescue(self) -> None:
-        if self.dispatch is not None:
-            self.dispatch.rescue_soon(self._clock.now() - self.lease)
+        self._look()
 
     async def watch(self) -> None:
         """Until cancelled: notice when the wall clock jumps, say so, and reckon every round anew."""
@@ -78,3 +73,7 @@ class Rounds:
         """After a jump back the rounds would sleep until the old time comes round again: run them now."""
         for job in self.scheduler.get_jobs():
             job.modify(next_run_time=datetime.now(UTC))
+
+
+def _nothing() -> None:
+    """Before `start` nobody listens."""

@@ -26,12 +26,13 @@ class Table:
         self.warnings = warnings
         self._known: list[str] = []
         if not isinstance(raw, Mapping):
-            self.fault("", f"{shown(raw)} is not a table", f"write [{path}] with its keys below")
+            # Not its value: a key or token may stand where the table should.
+            self.fault("", "is not a table", f"write [{path}] with its keys below, each table once")
             raw = {}
         self._raw: Mapping[str, Any] = raw
 
     def at(self, key: str) -> str:
-        return ".".join(part for part in (self.path, key) if part)
+        return shown(".".join(part for part in (self.path, key) if part), 200)
 
     def fault(self, key: str, fault: str, mend: str) -> None:
         self.faults.append(Fault(self.at(key), fault, mend))

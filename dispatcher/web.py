@@ -51,7 +51,7 @@ async def serving(bound: socket.socket, app: Starlette) -> AsyncIterator[None]:
     """Serve on a bound socket while the block runs; signals stay the daemon's."""
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
-    # `_serve` is `serve` without uvicorn's own signal handlers, which would end the daemon past its own way of stopping.
+    # `_serve` is `serve` without uvicorn's signal handlers, which would end the daemon past its own way of stopping.
     running = asyncio.create_task(server._serve([bound]))
     try:
         yield

@@ -3,14 +3,16 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
+from dispatcher.clock import WallClock, parse_moment, to_datetime
 from dispatcher.config import Config, load_config
-from dispatcher.errors import ConfigError, DispatcherError
+from dispatcher.errors import ConfigError, DispatcherError, Unfit
+from dispatcher.lang import LANGUAGES, Words
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +27,21 @@ config_option = click.option(
     help="The configuration file (or DISPATCHER_CONFIG).",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scripts instead of a table.")
+
+
+lang_option = click.option("--lang", type=click.Choice(LANGUAGES), help="Words of tables; the locale's unless given.")
+
+
+class Moment(click.ParamType[int]):
+    """A point in time on the command line: a date, a time, or how long ago."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_moment(value, WallClock().now())
+        except Unfit as unfit:
+            self.fail(str(unfit), param, ctx)
 
 
 def guarded(command: F) -> F:
@@ -60,3 +77,37 @@ def read_configuration(path: Path) -> Config:
     for warning in config.warnings:
         click.echo(f"Warning: {warning}", err=True)
     return config
+
+
+def print_json(value: object) -> None:
+    """One JSON document on one line."""
+    import orjson
+
+    click.echo(orjson.dumps(value).decode())
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], words: Words) -> None:
+    """A table for people, as wide as it needs to be where the output is no terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        # An order number that is cut or wrapped can't be looked up.
+        table.add_column(words[heading], no_wrap=heading in ("key", "status", "id"), overflow="fold")
+    for row in rows:
+        # As Text: what came from an event or an operator is no markup, and no terminal escape.
+        table.add_row(*(Text(_cell(value)) for value in row))
+    Console(width=None if sys.stdout.isatty() else 400, highlight=False).print(table)
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def clock_time(at: int | None) -> str:
+    """A time for a table: UTC to the second."""
+    return "" if at is None else to_datetime(at).strftime("%Y-%m-%d %H:%M:%S")

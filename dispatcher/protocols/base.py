@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from dispatcher.config import Operator
+from dispatcher.errors import Fault
 from dispatcher.events import Event, Field
 from dispatcher.policy import Claim, Rule
 
@@ -21,15 +22,18 @@ class Letter(NamedTuple):
 class Protocol(NamedTuple):
     """A message type. Its functions are pure: encryption comes as an argument.
 
-    - `fields`: the event's fields on the wire, in their order, beside `operator` and `type`;
-    - `freeze(operator, values)`: the accepted event; raises EventError for what no single field shows;
+    - `fields(operator)`: what an event carries beside `operator` and `type`, by this operator's settings, or by the
+      protocol's own where the operator is not known;
+    - `check(operator, values)`: what no single field shows; `values` are those that were fit;
+    - `freeze(operator, values)`: the accepted event, from values without a fault;
     - `letter(operator, claim, seal)`: what one attempt sends; `seal` encrypts with the key in force;
     - `amounts(body)`: the frozen event's amounts by name, as decimal text;
     - `rule`: what counts as a yes.
     """
 
     name: str
-    fields: Sequence[Field]
+    fields: Callable[[Operator | None], Sequence[Field]]
+    check: Callable[[Operator, Mapping[str, Any]], Sequence[Fault]]
     freeze: Callable[[Operator, Mapping[str, Any]], Event]
     letter: Callable[[Operator, Claim, Callable[[bytes], str]], Letter]
     amounts: Sequence[str]

@@ -1,13 +1,13 @@
 """`notice`, the spin callback (wire-contract.md, `notice`): amounts encrypted, HTTP 200 is the yes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
 from dispatcher.config import Auth, NetCheck, Operator
-from dispatcher.errors import EventError, Fault
+from dispatcher.errors import Fault
 from dispatcher.events import (
     Event,
     Field,
@@ -37,18 +37,30 @@ FIELDS = (
     ),
     Field("token", bearer_token, required=False),
 )
+_WITH_TOKEN = (*FIELDS[:-1], Field("token", bearer_token))
+
+
+def fields(operator: Operator | None) -> Sequence[Field]:
+    """Each event brings its token where the operator wants the player's own."""
+    return _WITH_TOKEN if operator is not None and operator.auth is Auth.PER_EVENT else FIELDS
+
+
+def check(operator: Operator, values: Mapping[str, Any]) -> list[Fault]:
+    """`net_win`, where it is given, is `total_win - total_bet`, unless the operator's `net_check` is off."""
+    if operator.net_check is NetCheck.OFF or not {"total_bet", "total_win", "net_win"} <= values.keys():
+        return []
+    net = values["total_win"] - values["total_bet"]
+    if values["net_win"] == net:
+        return []
+    told = f"is {decimal_text(values['net_win'])}, but total_win - total_bet is {decimal_text(net)}"
+    return [Fault("net_win", told, 'leave it out, mend it, or set net_check = "off" for this operator')]
 
 
 def freeze(operator: Operator, values: Mapping[str, Any]) -> Event:
     """The event as every attempt sends it; amounts are kept as decimal text, with the places they came with."""
-    net = values["total_win"] - values["total_bet"]
-    net_win = values.get("net_win", net)
-    if net_win != net and operator.net_check is NetCheck.STRICT:
-        told = f"is {decimal_text(net_win)}, but total_win - total_bet is {decimal_text(net)}"
-        raise EventError([Fault("net_win", told, 'leave it out, mend it, or set net_check = "off" for this operator')])
-    bearer = values.get("token") if operator.auth is Auth.PER_EVENT else None
-    if operator.auth is Auth.PER_EVENT and bearer is None:
-        raise EventError([Fault("token", f"is missing, and {operator.name} wants each event's own", "add it")])
+    net_win = values.get("net_win", values["total_win"] - values["total_bet"])
+    # A token that nobody will send is not kept.
+    bearer = values["token"] if operator.auth is Auth.PER_EVENT else None
     frozen = {name: values[name] for name in ("order_no", "uid", "total_bet", "total_win")}
     frozen |= {"net_win": net_win, **{name: values[name] for name in ("business", "game_id", "time")}}
     body = {name: decimal_text(value) if type(value) is Decimal else value for name, value in frozen.items()}
@@ -81,7 +93,8 @@ def letter(operator: Operator, claim: Claim, seal: Callable[[bytes], str]) -> Le
 
 PROTOCOL = Protocol(
     name="notice",
-    fields=FIELDS,
+    fields=fields,
+    check=check,
     freeze=freeze,
     letter=letter,
     amounts=("total_bet", "total_win", "net_win"),

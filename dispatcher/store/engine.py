@@ -41,19 +41,29 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(path: Path) -> Database:
-    """Opens the file and makes its tables if there are none. Raises StoreUnavailable; Refused for another schema."""
+def open_database(path: Path, *, create: bool = True) -> Database:
+    """Opens the file, makes it where `create` says so. Raises StoreUnavailable; Refused for another schema."""
+    if not create and not path.exists():
+        raise StoreUnavailable(f"there is no database {path} yet; `dispatcher enqueue` or `dispatcher run` makes it")
     if not path.parent.is_dir():
         raise StoreUnavailable(f"the database {path} can't be opened: its folder does not exist; create it")
     database = Database(path)
-    with database.writing() as connection:
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if version not in (0, SCHEMA_VERSION):
-            raise Refused(f"the database {path} has schema {version}, this dispatcher works with {SCHEMA_VERSION}")
-        if version == 0:
-            metadata.create_all(connection)
-            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    with database.reading() as connection:
+        version = _version(connection)
+    if version == 0:
+        with database.writing() as connection:
+            version = _version(connection)
+            if version == 0:
+                metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                version = SCHEMA_VERSION
+    if version != SCHEMA_VERSION:
+        raise Refused(f"the database {path} has schema {version}, this dispatcher works with {SCHEMA_VERSION}")
     return database
+
+
+def _version(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
 
 
 def _engine(path: Path) -> Engine:

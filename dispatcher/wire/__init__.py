@@ -15,7 +15,7 @@ from dispatcher.clock import SECOND, Clock
 from dispatcher.policy import Outcome, Reason
 from dispatcher.wire.transport import IF_LATE, BlockedAddress, DnsFailure, PinnedTransport, Resolver, TlsFailure
 
-__all__ = ["MAX_RESPONSE_BYTES", "PinnedTransport", "Resolver", "Transport", "Wire", "build_request"]
+__all__ = ["MAX_RESPONSE_BYTES", "PinnedTransport", "Resolver", "Transport", "Wire", "build_request", "reach"]
 
 Transport = httpx.AsyncBaseTransport
 
@@ -82,6 +82,15 @@ class Wire:
             truncated=truncated,
             detail=detail,
         )
+
+
+async def reach(transport: PinnedTransport, url: str) -> str | None:
+    """Connects and hangs up, sending nothing; None, or the reason why it could not."""
+    try:
+        await transport.reach(_parsed(url))
+    except httpx.TransportError as error:
+        return f"{next(name for kind, name in _REASONS if isinstance(error, kind))} ({error})"
+    return None
 
 
 def _reason(error: Exception, request: httpx.Request) -> Reason:

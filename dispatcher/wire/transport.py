@@ -107,6 +107,11 @@ class PinnedTransport(httpx.AsyncBaseTransport):
             raise
         return httpx.Response(connection.status, headers=connection.headers, stream=_Answer(connection, route, self))
 
+    async def reach(self, url: httpx.URL) -> None:
+        """Connects as for a request, and hangs up. Raises as connecting does."""
+        connection = await self._connect(await self._find(url, str(url)), str(url))
+        connection.abort()
+
     async def _find(self, url: httpx.URL, text: str) -> _Route:
         """Raises DnsFailure; BlockedAddress if any of the host's addresses is not allowed: a mixture is an attack."""
         encrypted = url.scheme == "https"

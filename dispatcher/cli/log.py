@@ -1,0 +1,31 @@
+"""`dispatcher log`: the wallet-flow log."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from dispatcher.cli.common import config_option, guarded, json_option, lang_option, read_configuration
+from dispatcher.cli.rows import filters, print_rows
+from dispatcher.lang import words
+from dispatcher.policy import Status
+from dispatcher.store.engine import open_database
+from dispatcher.store.ledger import Filter, find
+
+
+@click.command(name="log")
+@filters
+@click.option("--status", type=click.Choice([status.value for status in Status]), help="In this status.")
+@click.option("--key", help="With this order number (or txId).")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
+@config_option
+@json_option
+@lang_option
+@guarded
+def command(
+    where: Filter, status: str | None, key: str | None, limit: int, config_path: Path, as_json: bool, lang: str | None
+) -> None:
+    """The wallet-flow log, newest first. A * after a reason: the operator may have booked it all the same."""
+    database = open_database(read_configuration(config_path).database, create=False)
+    where = replace(where, status=Status(status) if status else None, key=key)
+    print_rows(find(database, where, limit), words(lang), json=as_json)

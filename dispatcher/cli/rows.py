@@ -1,0 +1,101 @@
+"""Rows of the wallet-flow log as scripts and people get them; the filters of every command that picks deliveries."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+import orjson
+
+from dispatcher.cli.common import Moment, clock_time, print_json, print_table
+from dispatcher.clock import iso
+from dispatcher.lang import Words
+from dispatcher.policy import Reason
+from dispatcher.protocols import PROTOCOLS
+from dispatcher.store.ledger import Filter, Row
+
+_COLUMNS = (
+    "operator",
+    "key",
+    "uid",
+    "total_bet",
+    "total_win",
+    "net_win",
+    "status",
+    "attempts",
+    "reason",
+    "at",
+    "due_at",
+)
+
+
+def filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--operator, --type, --uid, --reason, --since, --until; the command gets them as `where`."""
+
+    @functools.wraps(command)
+    def run(
+        operator: str | None,
+        kind: str | None,
+        uid: str | None,
+        reason: str | None,
+        since: int | None,
+        until: int | None,
+        **others: Any,
+    ) -> Any:
+        where = Filter(operator=operator, type=kind, uid=uid, reason=reason, since=since, until=until)
+        return command(where=where, **others)
+
+    for option in (
+        click.option("--until", type=Moment(), help="Before this time."),
+        click.option("--since", type=Moment(), help='From this time on: "2026-01-31", "2026-01-31T08:00:00Z", "2h".'),
+        click.option("--reason", type=click.Choice([reason.value for reason in Reason]), help="Why it failed last."),
+        click.option("--uid", help="Of this player."),
+        click.option("--type", "kind", type=click.Choice(list(PROTOCOLS)), help="Of this message type."),
+        click.option("--operator", help="Of this operator."),
+    ):
+        run = option(run)
+    return run
+
+
+def amounts(row: Row) -> dict[str, str]:
+    """The frozen event's amounts, as decimal text."""
+    event = orjson.loads(row.body)
+    return {name: event[name] for name in PROTOCOLS[row.type].amounts}
+
+
+def as_json(row: Row) -> dict[str, object]:
+    """A row as interface.md names its fields, with the event's amounts."""
+    shown: dict[str, object] = {**row._asdict(), **amounts(row), "ambiguous": bool(row.ambiguous)}
+    del shown["body"]
+    return shown | {name: iso(getattr(row, name)) for name in ("due_at", "accepted_at", "finished_at")}
+
+
+def print_rows(rows: Iterable[Row], words: Words, *, json: bool) -> None:
+    """One JSON object a line, or a table."""
+    if json:
+        for row in rows:
+            print_json(as_json(row))
+        return
+    table = [_cells(row, words) for row in rows]
+    if table:
+        print_table(_COLUMNS, table, words)
+    else:
+        click.echo(words["nothing"])
+
+
+def _cells(row: Row, words: Words) -> Sequence[object]:
+    sums = amounts(row)
+    mark = " *" if row.ambiguous else ""
+    return (
+        row.operator,
+        row.key,
+        row.uid,
+        sums.get("total_bet"),
+        sums.get("total_win"),
+        sums.get("net_win"),
+        words[row.status],
+        row.attempts,
+        (row.reason or "") + mark,
+        clock_time(row.accepted_at),
+        clock_time(row.due_at),
+    )

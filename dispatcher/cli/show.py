@@ -1,0 +1,59 @@
+"""`dispatcher show`: one delivery, with its event and everything that was tried."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from dispatcher.cli.common import (
+    config_option,
+    guarded,
+    json_option,
+    lang_option,
+    print_json,
+    print_table,
+    read_configuration,
+)
+from dispatcher.cli.rows import as_json as row_as_json
+from dispatcher.cli.rows import print_rows
+from dispatcher.lang import Words, words
+from dispatcher.protocols import PROTOCOLS
+from dispatcher.store.engine import open_database
+from dispatcher.store.ledger import history, one
+
+_ATTEMPT = ("n", "trigger", "started_at", "duration_ms", "http_status", "reason", "key_version", "response", "detail")
+_ACTION = ("at", "verb", "actor", "note")
+
+
+@click.command(name="show")
+@click.argument("operator")
+@click.argument("key")
+@click.option("--type", "kind", type=click.Choice(list(PROTOCOLS)), help="Where the key exists under several types.")
+@config_option
+@json_option
+@lang_option
+@guarded
+def command(operator: str, key: str, kind: str | None, config_path: Path, as_json: bool, lang: str | None) -> None:
+    """One delivery: its state, its event, every attempt, and what was done by hand."""
+    database = open_database(read_configuration(config_path).database, create=False)
+    row = one(database, operator, key, kind)
+    attempts, actions = history(database, row.id)
+    event = {"operator": row.operator, "type": row.type, **orjson.loads(row.body)}
+    if as_json:
+        print_json({**row_as_json(row), "event": event, "attempts": attempts, "actions": actions})
+        return
+    said = words(lang)
+    print_rows([row], said, json=False)
+    click.echo(f"{said['event']}: {orjson.dumps(event).decode()}\n")
+    print_table(_ATTEMPT, [_attempt(attempt, said) for attempt in attempts], said)
+    if actions:
+        print_table(_ACTION, [[action[name] for name in _ACTION] for action in actions], said)
+
+
+def _attempt(attempt: dict[str, Any], said: Words) -> list[object]:
+    reason = attempt["reason"]
+    told = f"{reason}: {said[f'why_{reason}']}" if reason else None
+    if attempt["ambiguous"]:
+        told = f"{told} * {said['ambiguous']}"
+    return [told if name == "reason" else attempt[name] for name in _ATTEMPT]
