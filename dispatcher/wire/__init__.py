@@ -44,7 +44,7 @@ _parsed = lru_cache(maxsize=4_096)(httpx.URL)
 
 
 def build_request(url: str, headers: Sequence[tuple[str, str]], body: bytes) -> httpx.Request:
-    """The request with just these headers (and Host): nothing is added that the contract doesn't name."""
+    """The request with just these headers; the transport adds what HTTP itself needs."""
     return httpx.Request("POST", _parsed(url), headers=headers, stream=httpx.ByteStream(body))
 
 

@@ -123,7 +123,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         old = self._routes.get(text)
         failed = old.place[2] if old and not old.until else None
         address = next((address for address in addresses if address != failed), addresses[0])
-        start = b"POST " + url.raw_path + b" HTTP/1.1\r\n"
+        start = b"POST %s HTTP/1.1\r\nHost: %s\r\n" % (url.raw_path, url.netloc)
         route = self._routes[text] = _Route((host, port, address), encrypted, start, until)
         return route
 
