@@ -22,7 +22,7 @@ from dispatcher.store import corridor
 from dispatcher.store.corridor import Settlement
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log, attempt_line
-from dispatcher.wire import Transport, Wire, build_request
+from dispatcher.wire import Transport, Wire, build_request, json_headers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -216,10 +216,7 @@ class Dispatch:
     async def _post(self, lane: Lane, claim: Claim) -> Outcome:
         operator = lane.operator
         letter = PROTOCOLS[claim.type].letter(operator, claim, lane.seal.seal)
-        headers = [("Content-Type", "application/json")]
-        if letter.bearer is not None:
-            headers.append(("Authorization", f"Bearer {letter.bearer}"))
-        request = build_request(letter.url, headers, letter.body)
+        request = build_request(letter.url, json_headers(letter.bearer), letter.body)
         return await self._wire.post(lane.transport, request, operator.total_timeout)
 
     async def _store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

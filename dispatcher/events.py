@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from dispatcher.errors import EventError, Fault, Unfit
+from dispatcher.secret import Secret
 
 MAX_EVENT_BYTES = 64 * 1024
 MAX_PLACES = 4
@@ -38,7 +39,7 @@ class Event(NamedTuple):
     uid: str
     body: str
     digest: bytes
-    bearer: str | None
+    bearer: Secret | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from dispatcher.clock import MINUTE
+from dispatcher.secret import Secret
 
 
 class Status(StrEnum):
@@ -126,7 +127,7 @@ class Claim(NamedTuple):
     key: str
     uid: str
     body: str
-    bearer: str | None
+    bearer: Secret | None
     attempt: int
     run_from: int
     anchor_at: int | None

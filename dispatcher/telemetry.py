@@ -42,7 +42,6 @@ class _Gathering:
 def configure_logs(*, as_json: bool, level: str) -> Log:
     """A log on stderr: JSON for machines, columns for people."""
     stamp: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -257,7 +257,9 @@ def test_nesting_of_any_depth_is_refused_and_nothing_else(name: str, opening: st
 
 def test_the_players_token_is_kept_beside_the_body_where_the_operator_wants_it() -> None:
     event = parse_event(line(notice(token="geheim-1")), OWN_TOKENS)
-    assert event.bearer == "geheim-1"
+    assert event.bearer is not None
+    assert event.bearer.reveal() == "geheim-1"
+    assert "geheim" not in repr(event)
     assert "geheim" not in event.body
 
 

@@ -1,14 +1,16 @@
 """`dispatcher check`: everything that is wrong, before it is started."""
 
 import asyncio
+import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, print_json
-from dispatcher.config import Config, inspect_config, load_toml
-from dispatcher.errors import DispatcherError, Fault
+from dispatcher.cli.common import config_option, guarded, json_option, opened, print_json
+from dispatcher.config import Config, Operator, inspect_config, load_toml
+from dispatcher.errors import ConfigError, DispatcherError, Fault
 
 
 @click.command(name="check")
@@ -18,11 +20,16 @@ from dispatcher.errors import DispatcherError, Fault
 @guarded
 def command(no_network: bool, config_path: Path, as_json: bool) -> None:
     """Configuration, database, keys, and whether each operator can be reached. Starts and sends nothing."""
-    config, faults = inspect_config(load_toml(config_path), config_path)
-    warnings = list(config.warnings)
-    _check_database(config, faults, warnings)
-    if not no_network:
-        warnings += asyncio.run(_reach(config))
+    operators: Collection[Operator] = ()
+    try:
+        config, faults = inspect_config(load_toml(config_path), config_path)
+    except ConfigError as error:
+        faults, warnings = list(error.faults), []
+    else:
+        operators, warnings = config.operators.values(), list(config.warnings)
+        _check_database(config, faults, warnings)
+        if not no_network:
+            warnings += asyncio.run(_reach(config))
     if as_json:
         shown = {name: [_shown(fault) for fault in some] for name, some in (("faults", faults), ("warnings", warnings))}
         print_json({"ok": not faults, **shown})
@@ -30,7 +37,7 @@ def command(no_network: bool, config_path: Path, as_json: bool) -> None:
         for name, some in (("fault", faults), ("warning", warnings)):
             for fault in some:
                 click.echo(f"{name}: {fault}")
-        for operator in config.operators.values():
+        for operator in operators:
             if operator.reading is not None:
                 click.echo(f"{operator.name}: {operator.reading.cipher}, a key of {len(operator.reading.key)} bytes")
         click.echo("ok" if not faults else f"{len(faults)} fault(s)")
@@ -42,16 +49,23 @@ def _shown(fault: Fault) -> dict[str, str]:
 
 
 def _check_database(config: Config, faults: list[Fault], warnings: list[Fault]) -> None:
-    from dispatcher.store.engine import open_database
     from dispatcher.store.ledger import operators_waiting
 
     if any(fault.where.startswith("database") for fault in faults):
         return
-    if not config.database.exists() and config.database.parent.is_dir():
+    folder = config.database.parent
+    if not folder.is_dir():
+        faults.append(Fault("database.url", f"the folder {folder} does not exist", "create it, or name another"))
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        # Not only to make the database: its log and the worker's lock stand beside it.
+        faults.append(Fault("database.url", f"the folder {folder} can't be written to", "give the rights to it"))
+        return
+    if not config.database.exists():
         warnings.append(Fault("database.url", f"{config.database} does not exist yet", "the first command makes it"))
         return
     try:
-        waiting = operators_waiting(open_database(config.database, create=False))
+        waiting = operators_waiting(opened(config))
     except DispatcherError as error:
         faults.append(Fault("database.url", str(error), "mend the file or its folder, or name another"))
         return

@@ -4,15 +4,19 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from dispatcher.clock import WallClock, parse_moment, to_datetime
 from dispatcher.config import Config, load_config
-from dispatcher.errors import ConfigError, DispatcherError, Unfit
+from dispatcher.errors import ConfigError, DispatcherError, Refused, Unfit
 from dispatcher.lang import LANGUAGES, Words
+
+if TYPE_CHECKING:
+    from dispatcher.store.engine import Database
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,16 +53,28 @@ def guarded(command: F) -> F:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if isinstance(sys.stdout, TextIOWrapper):
+            # A terminal that lacks a character shows its number instead.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return command(*args, **kwargs)
         except DispatcherError as error:
             fail(error)
         except BrokenPipeError:
             # The reader of our output (head, less) has gone: that is its right, not an error.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _silence()
             sys.exit(1)
+        except OSError as error:
+            # Most often the disk behind our output is full; whatever it is, the system has a sentence for it.
+            _silence()
+            fail(Refused(str(error)))
 
     return run  # type: ignore[return-value]  # functools.wraps keeps the signature, TypeVar can't say so
+
+
+def _silence() -> None:
+    """What is left of our output goes nowhere, also at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(error: DispatcherError) -> NoReturn:
@@ -77,6 +93,15 @@ def read_configuration(path: Path) -> Config:
     for warning in config.warnings:
         click.echo(f"Warning: {warning}", err=True)
     return config
+
+
+def opened(config: Config, *, create: bool = False) -> "Database":
+    """The store of a configuration; it is closed when the command ends."""
+    from dispatcher.store.engine import open_database
+
+    database = open_database(config.database, create=create)
+    click.get_current_context().call_on_close(database.close)
+    return database
 
 
 def print_json(value: object) -> None:
@@ -99,12 +124,12 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], words
         table.add_column(words[heading], no_wrap=heading in ("key", "status", "id"), overflow="fold")
     for row in rows:
         # As Text: what came from an event or an operator is no markup, and no terminal escape.
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_row(*(Text("" if value is None else printable(str(value))) for value in row))
     Console(width=None if sys.stdout.isatty() else 400, highlight=False).print(table)
 
 
-def _cell(value: object) -> str:
-    text = "" if value is None else str(value)
+def printable(text: str) -> str:
+    """The text with whatever could drive a terminal or turn its reading direction written as an escape."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import getpass
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +18,22 @@ from dispatcher.cli.common import (
     guarded,
     json_option,
     lang_option,
+    opened,
     print_json,
     read_configuration,
 )
+from dispatcher.cli.rows import FIELDS, filters, print_rows
 from dispatcher.cli.rows import as_json as row_as_json
-from dispatcher.cli.rows import filters, print_rows
 from dispatcher.clock import WallClock
 from dispatcher.errors import Refused
 from dispatcher.lang import words
 from dispatcher.policy import Status, Verb
-from dispatcher.store.engine import Bell, Database, open_database
+from dispatcher.store.engine import Bell, Database
 from dispatcher.store.ledger import Change, Filter, Row, find, one, replay, resolve, sort_out
+
+# A spreadsheet takes the full-width signs of a Chinese keyboard for the others.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 
 
 @click.group(name="dead")
@@ -49,7 +56,7 @@ def list_(
     lang: str | None,
 ) -> None:
     """What is dead, newest first; --since and --until bound the time at which it died."""
-    database = open_database(read_configuration(config_path).database, create=False)
+    database = opened(read_configuration(config_path))
     print_rows(find(database, _dead(where), limit), words(lang), json=as_json)
 
 
@@ -82,12 +89,12 @@ def replay_(
     Appends attempts; nothing recorded is changed. Refused while an attempt is in flight.
     """
     config = read_configuration(config_path)
-    database = open_database(config.database, create=False)
+    database = opened(config)
     rows = _chosen(database, keys, where)
     if dry_run:
         change = sort_out(rows, Verb.REPLAY)
     else:
-        change = replay(database, rows, getpass.getuser(), WallClock().now())
+        change = replay(database, rows, _actor(), WallClock().now())
         Bell(config.database).ring()
     _tell(change, "replayed", dry_run, as_json, lang)
 
@@ -113,12 +120,12 @@ def resolve_(
     """Close by hand what was settled with the operator in another way: OPERATOR KEY..., or filters with --since."""
     if not note.strip():
         raise click.UsageError("--note is empty: write what was agreed, and with whom")
-    database = open_database(read_configuration(config_path).database, create=False)
+    database = opened(read_configuration(config_path))
     rows = _chosen(database, keys, where)
     if dry_run:
         change = sort_out(rows, Verb.RESOLVE)
     else:
-        change = resolve(database, rows, getpass.getuser(), note.strip(), WallClock().now())
+        change = resolve(database, rows, _actor(), note.strip(), WallClock().now())
     _tell(change, "resolved", dry_run, as_json, lang)
 
 
@@ -127,18 +134,20 @@ def resolve_(
 @click.option("--format", "kind_of_file", type=click.Choice(["csv", "ndjson"]), default="csv", show_default=True)
 @click.option("-o", "--output", default="-", type=click.Path(dir_okay=False, allow_dash=True), help="A file, or -.")
 @config_option
+@json_option
 @guarded
 def export(
     where: Filter,
     kind_of_file: str,
     output: str,
     config_path: Path,
+    as_json: bool,
 ) -> None:
     """Dead letters as CSV (UTF-8 with a mark, so that spreadsheets read Chinese) or NDJSON, without a limit."""
-    database = open_database(read_configuration(config_path).database, create=False)
+    database = opened(read_configuration(config_path))
     rows = find(database, _dead(where), None)
     with _opened(output) as file:
-        if kind_of_file == "csv":
+        if kind_of_file == "csv" and not as_json:
             _write_csv(file, rows)
         else:
             import orjson
@@ -147,35 +156,40 @@ def export(
                 file.write(orjson.dumps(row_as_json(row)).decode() + "\n")
 
 
+def _actor() -> str:
+    """Who does this by hand, for the log; in a container the number may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 @contextmanager
 def _opened(output: str) -> Iterator[IO[str]]:
-    if output == "-":
-        yield sys.stdout
-        return
-    with open(output, "w", encoding="utf-8", newline="") as file:
-        yield file
+    """The file, or standard output for `-`; UTF-8 in any locale."""
+    try:
+        with click.open_file(output, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Refused(f"{output} can't be written ({error.strerror}); name another file") from None
 
 
 def _write_csv(file: IO[str], rows: Iterator[Row]) -> None:
     file.write("\ufeff")
-    writer: csv.DictWriter[str] | None = None
+    writer = csv.DictWriter(file, FIELDS)
+    writer.writeheader()
     for row in rows:
-        shown = {name: _harmless(value) for name, value in row_as_json(row).items()}
-        if writer is None:
-            writer = csv.DictWriter(file, list(shown), extrasaction="ignore")
-            writer.writeheader()
-        writer.writerow(shown)
+        writer.writerow({name: _harmless(value) for name, value in row_as_json(row).items()})
 
 
 def _harmless(value: object) -> object:
     """A text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "-") and not _is_number(value):
+    if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value
-
-
-def _is_number(text: str) -> bool:
-    return text.lstrip("-").replace(".", "", 1).isdecimal()
 
 
 def _chosen(database: Database, keys: tuple[str, ...], where: Filter) -> list[Row]:
@@ -185,7 +199,7 @@ def _chosen(database: Database, keys: tuple[str, ...], where: Filter) -> list[Ro
             raise click.UsageError("give OPERATOR and at least one KEY, or filters with --since")
         if (where.operator, where.uid, where.reason, where.since, where.until) != (None,) * 5:
             raise click.UsageError("give either OPERATOR KEY... or filters, not both")
-        return [one(database, keys[0], key, where.type) for key in keys[1:]]
+        return [one(database, keys[0], key, where.type) for key in dict.fromkeys(keys[1:])]
     if where.since is None:
         raise click.UsageError("filters must be bounded in time: add --since (and --until), or give OPERATOR KEY...")
     rows = list(find(database, _dead(where), None))

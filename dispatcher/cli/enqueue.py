@@ -11,13 +11,13 @@ import click
 import orjson
 
 from dispatcher.accept import parse_event
-from dispatcher.cli.common import config_option, guarded, json_option, read_configuration
+from dispatcher.cli.common import config_option, guarded, json_option, opened, read_configuration
 from dispatcher.clock import Clock, WallClock
 from dispatcher.config import Config
 from dispatcher.errors import EventError
 from dispatcher.events import MAX_EVENT_BYTES, Event
 from dispatcher.store.corridor import Fate, accept
-from dispatcher.store.engine import Bell, Database, open_database
+from dispatcher.store.engine import Bell, Database
 
 CHUNK_BYTES = 1024 * 1024
 BATCH = 1_000
@@ -39,7 +39,9 @@ class Report(Protocol):
 
 
 @click.command(name="enqueue")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(exists=True, allow_dash=True))
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(exists=True, dir_okay=False, allow_dash=True)
+)
 @config_option
 @json_option
 @guarded
@@ -49,8 +51,9 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     What is counted as accepted is on disk. Good lines are kept, bad ones named; exit status 1 if there was a bad one.
     """
     config = read_configuration(config_path)
+    database = opened(config, create=True)
     report: Report = _JsonReport() if as_json else _TextReport(len(files) > 1)
-    intake = Intake(open_database(config.database), config, WallClock(), report)
+    intake = Intake(database, config, WallClock(), report)
     try:
         with _progress(files) as advance:
             for name in files:

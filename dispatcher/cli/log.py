@@ -5,11 +5,10 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, lang_option, read_configuration
+from dispatcher.cli.common import config_option, guarded, json_option, lang_option, opened, read_configuration
 from dispatcher.cli.rows import filters, print_rows
 from dispatcher.lang import words
 from dispatcher.policy import Status
-from dispatcher.store.engine import open_database
 from dispatcher.store.ledger import Filter, find
 
 
@@ -26,6 +25,6 @@ def command(
     where: Filter, status: str | None, key: str | None, limit: int, config_path: Path, as_json: bool, lang: str | None
 ) -> None:
     """The wallet-flow log, newest first. A * after a reason: the operator may have booked it all the same."""
-    database = open_database(read_configuration(config_path).database, create=False)
+    database = opened(read_configuration(config_path))
     where = replace(where, status=Status(status) if status else None, key=key)
     print_rows(find(database, where, limit), words(lang), json=as_json)

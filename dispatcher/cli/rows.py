@@ -28,6 +28,12 @@ _COLUMNS = (
     "due_at",
 )
 
+# Of every row that is exported, whatever its type: a type without an amount leaves its place empty.
+FIELDS = (
+    *(name for name in Row._fields if name != "body"),
+    *dict.fromkeys(name for protocol in PROTOCOLS.values() for name in protocol.amounts),
+)
+
 
 def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     """--operator, --type, --uid, --reason, --since, --until; the command gets them as `where`."""

@@ -11,15 +11,16 @@ from dispatcher.cli.common import (
     guarded,
     json_option,
     lang_option,
+    opened,
     print_json,
     print_table,
+    printable,
     read_configuration,
 )
 from dispatcher.cli.rows import as_json as row_as_json
 from dispatcher.cli.rows import print_rows
 from dispatcher.lang import Words, words
 from dispatcher.protocols import PROTOCOLS
-from dispatcher.store.engine import open_database
 from dispatcher.store.ledger import history, one
 
 _ATTEMPT = ("n", "trigger", "started_at", "duration_ms", "http_status", "reason", "key_version", "response", "detail")
@@ -36,7 +37,7 @@ _ACTION = ("at", "verb", "actor", "note")
 @guarded
 def command(operator: str, key: str, kind: str | None, config_path: Path, as_json: bool, lang: str | None) -> None:
     """One delivery: its state, its event, every attempt, and what was done by hand."""
-    database = open_database(read_configuration(config_path).database, create=False)
+    database = opened(read_configuration(config_path))
     row = one(database, operator, key, kind)
     attempts, actions = history(database, row.id)
     event = {"operator": row.operator, "type": row.type, **orjson.loads(row.body)}
@@ -45,7 +46,7 @@ def command(operator: str, key: str, kind: str | None, config_path: Path, as_jso
         return
     said = words(lang)
     print_rows([row], said, json=False)
-    click.echo(f"{said['event']}: {orjson.dumps(event).decode()}\n")
+    click.echo(f"{said['event']}: {printable(orjson.dumps(event).decode())}\n")
     print_table(_ATTEMPT, [_attempt(attempt, said) for attempt in attempts], said)
     if actions:
         print_table(_ACTION, [[action[name] for name in _ACTION] for action in actions], said)

@@ -9,13 +9,14 @@ from dispatcher.config import Operator
 from dispatcher.errors import Fault
 from dispatcher.events import Event, Field
 from dispatcher.policy import Claim, Rule
+from dispatcher.secret import Secret
 
 
 class Letter(NamedTuple):
     """One POST, ready to go: where to, with which token, and the exact bytes."""
 
     url: str
-    bearer: str | None
+    bearer: Secret | None
     body: bytes
 
 

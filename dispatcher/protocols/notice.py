@@ -21,6 +21,7 @@ from dispatcher.events import (
 )
 from dispatcher.policy import Claim, Rule
 from dispatcher.protocols.base import Letter, Protocol, json_text
+from dispatcher.secret import Secret
 
 FIELDS = (
     Field("order_no", identifier(64)),
@@ -60,7 +61,7 @@ def freeze(operator: Operator, values: Mapping[str, Any]) -> Event:
     """The event as every attempt sends it; amounts are kept as decimal text, with the places they came with."""
     net_win = values.get("net_win", values["total_win"] - values["total_bet"])
     # A token that nobody will send is not kept.
-    bearer = values["token"] if operator.auth is Auth.PER_EVENT else None
+    bearer = Secret(values["token"]) if operator.auth is Auth.PER_EVENT else None
     frozen = {name: values[name] for name in ("order_no", "uid", "total_bet", "total_win")}
     frozen |= {"net_win": net_win, **{name: values[name] for name in ("business", "game_id", "time")}}
     body = {name: decimal_text(value) if type(value) is Decimal else value for name, value in frozen.items()}
@@ -87,8 +88,7 @@ def letter(operator: Operator, claim: Claim, seal: Callable[[bytes], str]) -> Le
         ).encode()
     )
     body = f'{{"order_no":{order_no},"data":"{data}","time":{event["time"]},"uid":{json_text(event["uid"])}}}'
-    token = operator.token.reveal() if operator.token else claim.bearer
-    return Letter(operator.notice_url or "", token, body.encode())
+    return Letter(operator.notice_url or "", operator.token or claim.bearer, body.encode())
 
 
 PROTOCOL = Protocol(

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
 
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Outcome, Status, Verb, Verdict, move
+from dispatcher.secret import Secret
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries, key_versions
 
@@ -113,13 +114,18 @@ _SURVEY = text(
 
 def accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]:
     """Insert a batch, due at once, in one transaction; the fate of each event, in order, once it is on disk."""
-    rows = [{**event._asdict(), "status": Status.PENDING, "accepted_at": now, "due_at": now} for event in events]
+    rows = [_row(event, now) for event in events]
     with database.writing() as connection:
         if _insert(connection, rows) == len(rows):
             return [Fate.ACCEPTED] * len(rows)
     # Some were there already. Nothing tells which, so the batch is looked at row by row.
     with database.writing() as connection:
         return _accept_known(connection, events, rows)
+
+
+def _row(event: Event, now: int) -> dict[str, Any]:
+    bearer = event.bearer and event.bearer.reveal()
+    return {**event._asdict(), "bearer": bearer, "status": Status.PENDING, "accepted_at": now, "due_at": now}
 
 
 def _insert(connection: Connection, rows: list[dict[str, Any]]) -> int:
@@ -193,8 +199,9 @@ def _claim(connection: Connection, wanted: Mapping[str, int], now: int) -> list[
 
 
 def _as_claim(row: list[Any], attempt: int, token: int) -> Claim:
-    identity: tuple[int, str, str, str, str, str, str | None] = tuple(row[:7])
-    return Claim(*identity, attempt, row[8], row[9], row[10], token, bool(row[11]))
+    identity: tuple[int, str, str, str, str, str] = tuple(row[:6])
+    bearer = None if row[6] is None else Secret(row[6])
+    return Claim(*identity, bearer, attempt, row[8], row[9], row[10], token, bool(row[11]))
 
 
 def _rows(connection: Connection, statement: TextClause, **parameters: object) -> list[list[Any]]:

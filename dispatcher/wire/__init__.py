@@ -13,9 +13,19 @@ import httpx
 
 from dispatcher.clock import SECOND, Clock
 from dispatcher.policy import Outcome, Reason
+from dispatcher.secret import Secret
 from dispatcher.wire.transport import IF_LATE, BlockedAddress, DnsFailure, PinnedTransport, Resolver, TlsFailure
 
-__all__ = ["MAX_RESPONSE_BYTES", "PinnedTransport", "Resolver", "Transport", "Wire", "build_request", "reach"]
+__all__ = [
+    "MAX_RESPONSE_BYTES",
+    "PinnedTransport",
+    "Resolver",
+    "Transport",
+    "Wire",
+    "build_request",
+    "json_headers",
+    "reach",
+]
 
 Transport = httpx.AsyncBaseTransport
 
@@ -43,9 +53,18 @@ _WEATHER: tuple[type[Exception], ...] = (TimeoutError, *(kind for kind, _ in _RE
 _parsed = lru_cache(maxsize=4_096)(httpx.URL)
 
 
-def build_request(url: str, headers: Sequence[tuple[str, str]], body: bytes) -> httpx.Request:
+def build_request(url: str, headers: httpx.Headers | Sequence[tuple[str, str]], body: bytes) -> httpx.Request:
     """The request with just these headers; the transport adds what HTTP itself needs."""
     return httpx.Request("POST", _parsed(url), headers=headers, stream=httpx.ByteStream(body))
+
+
+@lru_cache(maxsize=4_096)
+def json_headers(bearer: Secret | None) -> httpx.Headers:
+    """What every message carries: its type, and the token where there is one."""
+    headers = [("Content-Type", "application/json")]
+    if bearer is not None:
+        headers.append(("Authorization", f"Bearer {bearer.reveal()}"))
+    return httpx.Headers(headers)
 
 
 class Wire:

@@ -10,7 +10,8 @@ from typing import cast
 import httptools
 import httpx
 
-MAX_HEAD_BYTES = 64 * 1024
+# Of status lines, headers, chunk extensions, trailers: what may come before more of the body does.
+MAX_BARE_BYTES = 64 * 1024
 # Beyond this the operator is made to wait until somebody reads: memory stays bounded however fast it sends.
 MAX_AHEAD_BYTES = 64 * 1024
 
@@ -28,13 +29,12 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._busy = False
         self._unsent = False
-        self._lost = False
         self._begin()
 
     def _begin(self) -> None:
         self.headers = []
-        self._body = b""
-        self._head_bytes = 0
+        self._body = bytearray()
+        self._bare_bytes = 0
         self._answering = False
         self._complete = False
         self._keep = True
@@ -43,6 +43,8 @@ class Connection(asyncio.Protocol):
 
     async def send(self, request: bytes) -> None:
         """Write one request, wait for the head of its answer. Raises WriteError, ReadError, RemoteProtocolError."""
+        if self._transport.is_closing():
+            raise httpx.WriteError("the connection was closed before the request was sent")
         self._begin()
         self._busy = True
         self._transport.write(request)
@@ -53,16 +55,22 @@ class Connection(asyncio.Protocol):
         """The next part of the body; empty at its end. Raises as `send`."""
         while not self._body and not self._complete:
             await self._more()
-        part, self._body = self._body, b""
+        part = bytes(self._body)
+        self._body.clear()
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
         return part
 
     @property
+    def unsent(self) -> bool:
+        """A part of the request never left this process. Over TLS only the layer below could tell: False, in doubt."""
+        return self._unsent
+
+    @property
     def reusable(self) -> bool:
         """The exchange is over, and both sides keep the connection open."""
-        return self._complete and self._keep and not self._lost and self._failure is None
+        return self._complete and self._keep and not self._unsent and not self._transport.is_closing()
 
     def rest(self, now: float) -> None:
         """The exchange is over; whatever the operator sends before the next one is out of turn."""
@@ -70,7 +78,6 @@ class Connection(asyncio.Protocol):
         self.idle_since = now
 
     def abort(self) -> None:
-        self._lost = True
         self._transport.abort()
 
     async def _more(self) -> None:
@@ -91,12 +98,17 @@ class Connection(asyncio.Protocol):
             self._failure = self._failure or failure
         self._wake()
 
+    def _break(self, told: str) -> None:
+        self._fail(httpx.RemoteProtocolError(told))
+        self.abort()
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        # Without a buffer, `pause_writing` means: not everything has been handed to the kernel yet.
-        self._transport.set_write_buffer_limits(0)
+        # So low that `pause_writing` means: not everything has been handed to the kernel yet. Not zero, for there
+        # TLS calls it in turns with `resume_writing`, although nothing waits.
+        self._transport.set_write_buffer_limits(high=1, low=0)
 
     def pause_writing(self) -> None:
         self._unsent = True
@@ -108,24 +120,21 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             self.abort()
             return
+        held = len(self._body)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             told = "an upgrade" if isinstance(error, httptools.HttpParserUpgrade) else str(error)
-            self._fail(httpx.RemoteProtocolError(f"the answer is not HTTP/1.1: {told}"))
-            self.abort()
+            self._break(f"the answer is not HTTP/1.1: {told}")
             return
-        if not self._answering:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._fail(httpx.RemoteProtocolError(f"the answer's head is longer than {MAX_HEAD_BYTES} bytes"))
-                self.abort()
+        self._bare_bytes = self._bare_bytes + len(data) if len(self._body) == held else 0
+        if self._bare_bytes > MAX_BARE_BYTES:
+            self._break(f"the answer's head is longer than {MAX_BARE_BYTES} bytes")
         elif len(self._body) > MAX_AHEAD_BYTES and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._lost = True
         if self._answering and not self._framed and error is None:
             # No length was given: the end of the connection is the end of the body.
             self._complete = True
@@ -136,29 +145,34 @@ class Connection(asyncio.Protocol):
 
     # What llhttp calls.
 
+    def on_message_begin(self) -> None:
+        if self._complete:
+            # A second answer to one request: whose it is, nobody knows. The first one stands.
+            raise httpx.RemoteProtocolError("a second answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name, value))
-        if name.lower() in (b"content-length", b"transfer-encoding"):
+        name = name.lower()
+        if name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
             self._framed = True
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self.headers = []
+            self._framed = False
             return
         self._answering = True
         self._keep = self._parser.should_keep_alive()
         self._wake()
 
     def on_body(self, body: bytes) -> None:
-        self._body += body
-        self._wake()
+        if self._answering:
+            self._body += body
+            self._wake()
 
     def on_message_complete(self) -> None:
         if not self._answering:
             return
-        if self._complete:
-            # A second answer to one request: whose it is, nobody knows.
-            self._keep = False
         self._complete = True
         self._wake()

@@ -60,9 +60,11 @@ class Resolver:
 async def _look_up(host: str, port: int) -> Sequence[Address]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise DnsFailure(f"{host}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:
+        raise DnsFailure(f"{host}: {getattr(error, 'strerror', None) or error}") from None
     addresses = [parse_address(str(entry[4][0])) for entry in found]
+    if None in addresses or not addresses:
+        raise DnsFailure(f"{host}: the look-up gave no usable address")
     return [address for address in dict.fromkeys(addresses) if address is not None]
 
 
@@ -73,6 +75,14 @@ class _Route(NamedTuple):
     encrypted: bool
     start: bytes
     until: float
+
+
+def _next(addresses: Sequence[Address], old: _Route | None) -> Address:
+    """The address used before, while it works and is still the host's; after a failure the one that follows it."""
+    if old is None or old.place[2] not in addresses:
+        return addresses[0]
+    step = 0 if old.until else 1
+    return addresses[(addresses.index(old.place[2]) + step) % len(addresses)]
 
 
 class PinnedTransport(httpx.AsyncBaseTransport):
@@ -89,6 +99,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         self._idle: dict[tuple[str, int, Address], list[Connection]] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._tls: ssl.SSLContext | None = None
+        self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = str(request.url)
@@ -103,6 +114,8 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         try:
             await connection.send(written)
         except BaseException:
+            if connection.unsent:
+                request.extensions[IF_LATE] = Reason.WRITE_ERROR
             connection.abort()
             raise
         return httpx.Response(connection.status, headers=connection.headers, stream=_Answer(connection, route, self))
@@ -115,16 +128,14 @@ class PinnedTransport(httpx.AsyncBaseTransport):
     async def _find(self, url: httpx.URL, text: str) -> _Route:
         """Raises DnsFailure; BlockedAddress if any of the host's addresses is not allowed: a mixture is an attack."""
         encrypted = url.scheme == "https"
-        host, port = url.host, url.port or (443 if encrypted else 80)
+        host, port = url.raw_host.decode("ascii"), url.port or (443 if encrypted else 80)
         addresses, until = await self._resolver.addresses(host, port)
         for address in addresses:
             if not may_call(address, self._allow):
                 raise BlockedAddress(f"{host} is {address}, which is not public and not in egress.allow")
-        old = self._routes.get(text)
-        failed = old.place[2] if old and not old.until else None
-        address = next((address for address in addresses if address != failed), addresses[0])
+        place = (host, port, _next(addresses, self._routes.get(text)))
         start = b"POST %s HTTP/1.1\r\nHost: %s\r\n" % (url.raw_path, url.netloc)
-        route = self._routes[text] = _Route((host, port, address), encrypted, start, until)
+        route = self._routes[text] = _Route(place, encrypted, start, until)
         return route
 
     def _rested(self, route: _Route) -> Connection | None:
@@ -138,7 +149,16 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         return None
 
     async def _connect(self, route: _Route, url: str) -> Connection:
-        """Raises ConnectTimeout, TlsFailure, ConnectError; the next attempt then tries the host's next address."""
+        """As `_open`; when it fails or the deadline comes, the next attempt tries the host's next address."""
+        try:
+            return await self._open(route)
+        except BaseException:
+            if self._routes[url].place == route.place:
+                self._routes[url] = route._replace(until=0.0)
+            raise
+
+    async def _open(self, route: _Route) -> Connection:
+        """Raises ConnectTimeout, TlsFailure, ConnectError."""
         host, port, address = route.place
         try:
             async with asyncio.timeout(self._connect_timeout):
@@ -151,18 +171,17 @@ class PinnedTransport(httpx.AsyncBaseTransport):
                 )
             return connection
         except TimeoutError:
-            failure: httpx.TransportError = httpx.ConnectTimeout(f"no connection within {self._connect_timeout:g} s")
+            raise httpx.ConnectTimeout(f"{address}: no connection within {self._connect_timeout:g} s") from None
         except ssl.SSLError as error:
-            failure = TlsFailure(getattr(error, "verify_message", "") or error.reason or "the handshake failed")
+            told = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
+            raise TlsFailure(told) from None
         except OSError as error:
             # Behind TLS a connection that opens and then breaks is a handshake that failed.
             lost = route.encrypted and isinstance(
                 error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError
             )
             kind = TlsFailure if lost else httpx.ConnectError
-            failure = kind(error.strerror or "the connection was closed")
-        self._routes[url] = route._replace(until=0.0)
-        raise failure
+            raise kind(f"{address}: {error.strerror or 'the connection was closed'}") from None
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -172,7 +191,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
 
     def give_back(self, connection: Connection, route: _Route) -> None:
         """After an exchange: keep the connection for the next one, or close it."""
-        if not connection.reusable:
+        if self._closed or not connection.reusable:
             connection.abort()
             return
         connection.rest(time.monotonic())
@@ -183,15 +202,18 @@ class PinnedTransport(httpx.AsyncBaseTransport):
     def _close_rested(self) -> None:
         self._sweep = None
         limit = time.monotonic() - IDLE_KEPT_SECONDS
-        for pool in self._idle.values():
+        for place, pool in list(self._idle.items()):
             for connection in pool:
                 if connection.idle_since <= limit:
                     connection.abort()
             pool[:] = [connection for connection in pool if connection.reusable]
-        if any(self._idle.values()):
+            if not pool:
+                del self._idle[place]
+        if self._idle:
             self._sweep = asyncio.get_running_loop().call_later(IDLE_KEPT_SECONDS, self._close_rested)
 
     async def aclose(self) -> None:
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
         for pool in self._idle.values():

@@ -1,0 +1,177 @@
+"""What the documents say is run: the example configuration, the README's blocks in order, both languages the same."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dispatcher.cli import main
+from dispatcher.config import load_config
+from dispatcher.settings import Table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
+ORDER = "1234567890123456789"
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[str]:
+    return [line.partition("#")[0].strip() for line in block.splitlines() if line.startswith("dispatcher")]
+
+
+def uncommented(block: str) -> list[str]:
+    return [line.partition(" #")[0].rstrip() for line in block.splitlines()]
+
+
+class Desk:
+    """A user's folder with the README's two files, and a shell to type its commands into."""
+
+    def __init__(self, folder: Path, more: str) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        (config,) = blocks(README, "toml")
+        text = config.replace("127.0.0.1:9000", f"127.0.0.1:{port}") + more + '\n[web]\nlisten = ""\n'
+        (folder / "config.toml").write_text(text, "utf-8")
+        (spins,) = blocks(README, "json")
+        (folder / "spins.ndjson").write_text(spins, "utf-8")
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def type(self, command: str) -> subprocess.CompletedProcess[str] | None:
+        """Runs a line as it stands in the README; `&` leaves it running."""
+        script = f'dispatcher() {{ exec "{sys.executable}" -m dispatcher "$@"; }}; {command.removesuffix("&")}'
+        if command.endswith("&"):
+            self.running.append(subprocess.Popen(["bash", "-c", script], cwd=self.folder, stderr=subprocess.DEVNULL))
+            return None
+        return subprocess.run(
+            ["bash", "-c", script], cwd=self.folder, capture_output=True, encoding="utf-8", check=False, timeout=60
+        )
+
+    def status(self) -> str:
+        shown = self.type(f"dispatcher show acme {ORDER} --json")
+        return str(json.loads(shown.stdout)["status"]) if shown is not None and shown.returncode == 0 else "absent"
+
+    def wait(self, status: str) -> None:
+        end = time.monotonic() + 30
+        while self.status() != status:
+            assert time.monotonic() < end, f"{ORDER} is {self.status()}, not {status}"
+
+
+@contextmanager
+def desk(folder: Path, more: str = "") -> Iterator[Desk]:
+    place = Desk(folder, more)
+    try:
+        yield place
+    finally:
+        for process in place.running:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+
+
+def test_the_example_configuration_loads_without_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROOK_TOKEN", "a-token")
+    monkeypatch.setenv("BROOK_KEY", "0123456789abcdef")
+    monkeypatch.setenv("BROOK_IV", "fedcba9876543210")
+    config = load_config(ROOT / "config.example.toml")
+    assert not config.warnings
+    assert set(config.operators) == {"acme", "brook"}
+
+
+def test_the_example_configuration_names_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+    ask = Table.has
+
+    def has(self: Table, key: str) -> bool:
+        asked.add(key)
+        return ask(self, key)
+
+    monkeypatch.setattr(Table, "has", has)
+    for name in ("BROOK_TOKEN", "BROOK_KEY", "BROOK_IV"):
+        monkeypatch.setenv(name, "0123456789abcdef")
+    load_config(ROOT / "config.example.toml")
+    text = (ROOT / "config.example.toml").read_text("utf-8")
+    settings = {key for key in asked if not key.endswith(("_env", "_file"))}
+    assert len(settings) > 25
+    assert [key for key in sorted(settings) if not re.search(rf"\b{key}\b", text)] == []
+
+
+def test_the_readmes_commands_do_what_it_says(tmp_path: Path) -> None:
+    _, operate, _ = blocks(README, "sh")
+    with desk(tmp_path) as place:
+        for command in commands(operate):
+            if command.startswith("dispatcher show"):
+                place.wait("delivered")
+            done = place.type(command)
+            assert done is None or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+def test_the_readmes_commands_for_dead_letters_do_what_it_says(tmp_path: Path) -> None:
+    *_, dead = blocks(README, "sh")
+    with desk(tmp_path, "retry = { delays = [] }\n") as place:
+        place.type("dispatcher run &")
+        place.type("dispatcher enqueue spins.ndjson")
+        place.wait("dead")
+        for command in commands(dead):
+            done = place.type(command)
+            assert done is not None
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        place.wait("resolved")
+        assert (tmp_path / "dead.csv").exists()
+
+
+def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
+    named = set(re.findall(r"^dispatcher ([a-z]+)", "\n".join(blocks(README, "sh")), re.MULTILINE))
+    assert named == set(main.list_commands(None)) - {"demo"}  # type: ignore[arg-type]  # needs no context
+
+
+def test_the_demo_ends_as_it_should() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dispatcher", "demo"], capture_output=True, encoding="utf-8", check=False, timeout=110
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 resolved by hand" in done.stdout
+
+
+def test_the_two_make_targets_run_what_the_readme_says() -> None:
+    told = {name: _dry_make(name) for name in ("demo", "test")}
+    assert "dispatcher demo" in told["demo"]
+    assert all(word in told["test"] for word in ("ruff format --check", "ruff check", "mypy", "pytest"))
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+def _dry_make(target: str) -> str:
+    return subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_both_languages_have_the_same_blocks_and_headings() -> None:
+    for language in ("toml", "json", "sh"):
+        assert [uncommented(block) for block in blocks(README, language)] == [
+            uncommented(block) for block in blocks(CHINESE, language)
+        ]
+    assert len(re.findall(r"^#+ ", README, re.MULTILINE)) == len(re.findall(r"^#+ ", CHINESE, re.MULTILINE))
+    assert README.count("\n- ") == CHINESE.count("\n- ")
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "README.zh-CN.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_no_document_is_longer_than_a_reader_likes() -> None:
+    assert README.count("\n") <= 200
+    assert os.path.getsize(ROOT / "docs" / "architecture.md") < 12_000

@@ -1,0 +1,748 @@
+"""One POST as a value: its bytes, every reason for failing, the deadline, names and addresses, encryption."""
+
+import asyncio
+import datetime as dt
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from dispatcher.clock import MILLISECOND, SECOND, WallClock
+from dispatcher.policy import Outcome, Reason
+from dispatcher.wire import MAX_RESPONSE_BYTES, PinnedTransport, Resolver, Wire, build_request, reach
+from tests.hostile import (
+    OK,
+    Act,
+    Caller,
+    Peer,
+    always,
+    bound,
+    calling,
+    endless,
+    held,
+    in_turn,
+    once,
+    played,
+    playing,
+    silent,
+    until,
+)
+
+pytestmark = pytest.mark.anyio
+
+SHORT = 150 * MILLISECOND
+TOLERANCE = 400 * MILLISECOND  # what a busy machine may add
+HEAD = b"HTTP/1.1 200 OK\r\n"
+BIG = b"x" * 32_000_000
+AMBIGUOUS = {Reason.READ_TIMEOUT, Reason.RESET}
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": request.param}
+
+
+def told(outcome: Outcome) -> tuple[int | None, bytes, Reason | None]:
+    return outcome.http_status, outcome.body, outcome.reason
+
+
+def failed(outcome: Outcome, reason: Reason, detail: str = "") -> None:
+    """For this reason, with these words, and ambiguous only where the operator may have the whole request."""
+    assert outcome.reason is reason
+    assert outcome.reason.ambiguous == (reason in AMBIGUOUS)
+    assert outcome.detail
+    assert detail in outcome.detail
+    assert outcome.duration is not None
+
+
+def in_time(outcome: Outcome, deadline: int = SHORT) -> None:
+    assert outcome.duration is not None
+    assert outcome.duration < deadline + TOLERANCE
+    assert outcome.ended_at >= outcome.started_at
+
+
+Answer = Sequence[str] | OSError | asyncio.Event
+
+
+class Names:
+    """The resolver's other side: each name's answers in turn, the last one for ever; every question is kept."""
+
+    def __init__(self, answers: Mapping[str, Sequence[Answer]]) -> None:
+        self.asked: list[str] = []
+        self._answers = {name: list(given) for name, given in answers.items()}
+
+    async def __call__(self, host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
+        self.asked.append(host)
+        left = self._answers[host]
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        await asyncio.sleep(0)
+        if isinstance(answer, asyncio.Event):
+            await answer.wait()
+            return []
+        if isinstance(answer, OSError):
+            raise answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in answer]
+
+
+def names(monkeypatch: pytest.MonkeyPatch, **answers: Sequence[Answer]) -> Names:
+    """What `acme.example` and the like resolve to, from now on."""
+    given = Names({f"{name}.example": answer for name, answer in answers.items()})
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", given)
+    return given
+
+
+def named(url: str, name: str = "acme.example") -> str:
+    return url.replace("127.0.0.1", name)
+
+
+class Ahead:
+    """The clock of the transport, which a test sets forward."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time() + self.seconds
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> Ahead:
+    clock = Ahead()
+    monkeypatch.setattr("dispatcher.wire.transport.time", clock)
+    return clock
+
+
+# The bytes of a request.
+
+
+async def test_a_request_is_these_bytes_and_no_others() -> None:
+    headers = [("Content-Type", "application/json"), ("Authorization", "Bearer the-token-of-acme")]
+    async with playing(always(OK)) as (operator, url), calling() as caller:
+        assert told(await caller.post(f"{url}?a=b%20c", headers=headers, body=b'{"order_no":"1"}')) == (
+            200,
+            b"ok",
+            None,
+        )
+        assert told(await caller.post(url.removesuffix("/Demo/notice"), body=b"")) == (200, b"ok", None)
+        port = url.split(":")[2].split("/")[0].encode()
+        assert operator.peers[0].seen == (
+            b"POST /Demo/notice?a=b%20c HTTP/1.1\r\n"
+            b"Host: 127.0.0.1:" + port + b"\r\n"
+            b"Content-Type: application/json\r\n"
+            b"Authorization: Bearer the-token-of-acme\r\n"
+            b"User-Agent: dispatcher\r\n"
+            b"Accept: */*\r\n"
+            b"Content-Length: 16\r\n"
+            b"\r\n"
+            b'{"order_no":"1"}'
+            b"POST / HTTP/1.1\r\n"
+            b"Host: 127.0.0.1:" + port + b"\r\n"
+            b"User-Agent: dispatcher\r\n"
+            b"Accept: */*\r\n"
+            b"Content-Length: 0\r\n"
+            b"\r\n"
+        )
+
+
+async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with playing(silent) as (proxy, proxy_url), playing(always(OK)) as (_, url), calling() as caller:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy_url)
+        assert told(await caller.post(url)) == (200, b"ok", None)
+        assert not proxy.peers
+
+
+@pytest.mark.parametrize(
+    "text", ["a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\rX-Evil: 1", "a\0b", "a\r\n", "a\n", "\r\n\r\nGET /"]
+)
+async def test_a_header_that_breaks_out_of_its_line_is_refused_and_nothing_is_sent(text: str) -> None:
+    async with playing(always(OK)) as (operator, url), calling() as caller:
+        for header in ((text, "a"), ("X-A", text)):
+            failed(await caller.post(url, headers=[header]), Reason.CONFIG, "line break or NUL")
+        assert not operator.peers
+        # Nor on a connection that is there already.
+        await caller.post(url)
+        failed(await caller.post(url, headers=[("X-A", text)]), Reason.CONFIG, "line break or NUL")
+        assert operator.peers[0].seen.count(b"POST") == 1
+
+
+async def test_a_redirect_is_handed_on_and_its_target_never_contacted() -> None:
+    async with playing(silent) as (target, elsewhere), calling() as caller:
+        for status in (301, 302, 303, 307, 308):
+            answer = b"HTTP/1.1 %d Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % (status, elsewhere.encode())
+            async with playing(always(answer)) as (operator, url):
+                assert told(await caller.post(url)) == (status, b"", None)
+                assert len(operator.peers) == 1
+        assert not target.peers
+
+
+# After the request was sent.
+
+
+async def reset(peer: Peer) -> None:
+    await peer.request()
+    peer.reset()
+
+
+async def reset_within_the_answer(peer: Peer) -> None:
+    await peer.request()
+    await peer.say(HEAD + b"Content-Length: 9\r\n\r\nok")
+    peer.reset()
+
+
+RESETS: dict[str, tuple[Act, int | None]] = {
+    "RST": (reset, None),
+    "a close before the answer": (once(), None),
+    "a close within the head": (once(HEAD + b"Content-Le"), None),
+    "a close within the body": (once(HEAD + b"Content-Length: 9\r\n\r\nok"), 200),
+    "a close within a chunk": (once(HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\nok"), 200),
+    "a close before the last chunk": (once(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"), 200),
+}
+
+
+@pytest.mark.parametrize(("act", "status"), RESETS.values(), ids=RESETS)
+async def test_a_connection_that_breaks_after_the_request_is_an_ambiguous_reset(act: Act, status: int | None) -> None:
+    outcome = await played(act)
+    failed(outcome, Reason.RESET)
+    assert outcome.http_status == status
+
+
+async def test_a_connection_reset_within_the_answer_is_a_reset() -> None:
+    failed(await played(reset_within_the_answer), Reason.RESET)
+
+
+async def test_a_request_of_which_a_part_was_never_sent_is_an_unambiguous_write_error() -> None:
+    async def act(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        peer.reset()
+
+    failed(await played(act, body=BIG), Reason.WRITE_ERROR, "before the request was sent")
+
+
+async def test_a_deadline_before_the_whole_request_was_sent_is_an_unambiguous_write_error() -> None:
+    async def act(peer: Peer) -> None:
+        await asyncio.Event().wait()
+
+    async with playing(act) as (_, url), calling() as caller:
+        outcome = await caller.post(url, SHORT, body=BIG)
+        failed(outcome, Reason.WRITE_ERROR)
+        in_time(outcome)
+
+
+# The deadline.
+
+HELD: dict[str, Act] = {
+    "silence": silent,
+    "a drip of headers": endless(HEAD, b"A: b\r\n", pause=0.01),
+    "a drip of one header": endless(HEAD, b"a", pause=0.01),
+    "a drip of body": endless(HEAD + b"Content-Length: 1000000\r\n\r\n", b"a", pause=0.01),
+    "a drip of body without a length": endless(HEAD + b"\r\n", b"a", pause=0.01),
+    "a drip of chunks": endless(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n", pause=0.01),
+    "a drip of 100s": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.01),
+    "half a body": held(HEAD + b"Content-Length: 9\r\n\r\nok"),
+}
+
+
+@pytest.mark.parametrize("act", HELD.values(), ids=HELD)
+async def test_the_deadline_ends_everything_and_the_connection_with_it(act: Act) -> None:
+    outcome = await played(act, SHORT)
+    failed(outcome, Reason.READ_TIMEOUT, "no whole answer within 0.15 s")
+    assert outcome.duration is not None
+    assert outcome.duration > SHORT - 10 * MILLISECOND
+    in_time(outcome)
+
+
+async def test_an_operator_that_holds_back_does_not_hold_up_the_others() -> None:
+    async with playing(silent) as (_, slow), playing(always(OK)) as (_, url), calling() as caller:
+        waiting = [asyncio.create_task(caller.post(slow, SHORT)) for _ in range(20)]
+        for _ in range(20):
+            in_time(await caller.post(url), 0)
+        assert {outcome.reason for outcome in await asyncio.gather(*waiting)} == {Reason.READ_TIMEOUT}
+
+
+# Names and addresses.
+
+
+async def test_a_name_without_an_address_is_a_dns_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = names(monkeypatch, acme=[socket.gaierror(-2, "Name or service not known")], empty=[[]], odd=[["nowhere"]])
+    async with calling() as caller:
+        failed(await caller.post("http://acme.example/"), Reason.DNS, "acme.example: Name or service not known")
+        failed(await caller.post("http://empty.example/"), Reason.DNS, "no usable address")
+        failed(await caller.post("http://odd.example/"), Reason.DNS, "no usable address")
+    assert asked.asked == ["acme.example", "empty.example", "odd.example"]
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", ".example", "a" * 300])
+async def test_a_name_that_can_not_even_be_asked_for_is_a_dns_failure(host: str) -> None:
+    async with calling() as caller:
+        failed(await caller.post(f"http://{host}/"), Reason.DNS)
+
+
+async def test_a_resolver_that_hangs_is_a_dns_failure_at_the_deadline_and_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hang = asyncio.Event()
+    asked = names(monkeypatch, acme=[hang])
+    async with calling() as caller:
+        for outcome in await asyncio.gather(*(caller.post("http://acme.example/", SHORT) for _ in range(5))):
+            failed(outcome, Reason.DNS)
+            in_time(outcome)
+        assert asked.asked == ["acme.example"]
+        # One that ran out of time has not spoilt the look-up for the others.
+        late = asyncio.create_task(caller.post("http://acme.example/"))
+        await asyncio.sleep(0)
+        hang.set()
+        failed(await late, Reason.DNS, "no usable address")
+        assert asked.asked == ["acme.example"]
+
+
+async def test_look_ups_are_shared_and_kept_for_thirty_seconds(monkeypatch: pytest.MonkeyPatch, ahead: Ahead) -> None:
+    asked = names(monkeypatch, acme=[["127.0.0.1"]])
+    async with playing(always(OK)) as (_, url), calling() as caller:
+        await asyncio.gather(*(caller.post(named(url)) for _ in range(10)))
+        await caller.post(named(url) + "?another=url")
+        ahead.seconds += 29
+        await caller.post(named(url))
+        assert len(asked.asked) == 1
+        ahead.seconds += 2
+        await asyncio.gather(*(caller.post(named(url)) for _ in range(10)))
+        assert len(asked.asked) == 2
+
+
+async def test_a_failed_look_up_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    names(monkeypatch, acme=[socket.gaierror(-3, "Temporary failure"), ["127.0.0.1"]])
+    async with playing(always(OK)) as (_, url), calling() as caller:
+        failed(await caller.post(named(url)), Reason.DNS, "Temporary failure")
+        assert told(await caller.post(named(url))) == (200, b"ok", None)
+
+
+async def test_a_name_is_asked_for_in_the_very_letters_of_its_host_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The older reading of international names would turn this one into `fass.example`: another party's."""
+    asked = names(monkeypatch, **{"xn--fa-hia": [["127.0.0.1"]]})
+    async with playing(always(OK)) as (operator, url), calling() as caller:
+        assert told(await caller.post(named(url, "xn--fa-hia.example"))) == (200, b"ok", None)
+        assert asked.asked == ["xn--fa-hia.example"]
+        assert b"\r\nHost: xn--fa-hia.example:" in operator.peers[0].seen
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "10.0.0.1", "169.254.169.254", "[::ffff:127.0.0.1]", "0.0.0.0"])
+async def test_a_blocked_address_in_the_url_is_not_called(host: str) -> None:
+    async with playing(silent) as (operator, url), calling(allow=[]) as caller:
+        failed(await caller.post(named(url, host)), Reason.BLOCKED_ADDRESS, "not in egress.allow")
+        assert not operator.peers
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "127.1", "localhost"])
+async def test_a_blocked_address_in_another_spelling_is_not_called(host: str) -> None:
+    async with playing(silent) as (operator, url), calling(allow=[]) as caller:
+        failed(await caller.post(named(url, host)), Reason.BLOCKED_ADDRESS, "not in egress.allow")
+        assert not operator.peers
+
+
+@pytest.mark.parametrize("found", [["10.0.0.1"], ["127.0.0.1", "10.0.0.1"], ["10.0.0.1", "127.0.0.1"]])
+async def test_a_name_with_any_blocked_address_is_not_called(
+    found: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names(monkeypatch, acme=[found])
+    async with playing(silent) as (operator, url), calling() as caller:
+        failed(await caller.post(named(url)), Reason.BLOCKED_ADDRESS, "acme.example is 10.0.0.1")
+        assert not operator.peers
+
+
+async def test_the_address_that_was_checked_is_the_one_connected_to(
+    monkeypatch: pytest.MonkeyPatch, ahead: Ahead
+) -> None:
+    """A name that answers otherwise when asked again (DNS rebinding) leads nowhere else."""
+    asked = names(monkeypatch, acme=[["127.0.0.1"], ["127.0.0.2"]])
+    allowed, forbidden = bound("127.0.0.1", "127.0.0.2")
+    async with playing(once(OK), at=allowed) as (operator, url), playing(always(OK), at=forbidden) as (trap, _):
+        async with calling(allow=["127.0.0.1/32"]) as caller:
+            for count in (1, 2, 3):
+                assert told(await caller.post(named(url))) == (200, b"ok", None)
+                await operator.left()
+                await asyncio.sleep(0.02)
+                assert (len(operator.peers), len(asked.asked)) == (count, 1)
+            ahead.seconds += 31
+            failed(await caller.post(named(url)), Reason.BLOCKED_ADDRESS, "acme.example is 127.0.0.2")
+        assert not trap.peers
+
+
+async def test_a_connection_to_an_address_that_the_name_has_lost_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, ahead: Ahead
+) -> None:
+    monkeypatch.setattr("dispatcher.wire.transport.IDLE_KEPT_SECONDS", 60)
+    names(monkeypatch, acme=[["127.0.0.1"], ["127.0.0.2"]])
+    old, new = bound("127.0.0.1", "127.0.0.2")
+    async with playing(always(OK), at=old) as (before, url), playing(always(OK), at=new) as (after, _):
+        async with calling() as caller:
+            await caller.post(named(url))
+            ahead.seconds += 31
+            await caller.post(named(url))
+        assert [len(before.peers), len(after.peers)] == [1, 1]
+        assert before.peers[0].seen.count(b"POST") == 1
+
+
+async def test_after_a_failed_connect_the_next_attempt_tries_the_next_address(
+    monkeypatch: pytest.MonkeyPatch, ahead: Ahead
+) -> None:
+    asked = names(monkeypatch, acme=[["127.0.0.1", "127.0.0.2", "127.0.0.3"]])
+    deaf, deaf_too, open_one = bound("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    async with playing(always(OK), at=open_one) as (_, url), calling() as caller:
+        url = url.replace("127.0.0.3", "acme.example")
+        failed(await caller.post(url), Reason.CONNECT_REFUSED, "127.0.0.1")
+        failed(await caller.post(url), Reason.CONNECT_REFUSED, "127.0.0.2")
+        assert told(await caller.post(url)) == (200, b"ok", None)
+        # The one that works is kept, also by the next look-up: the dead one costs no further attempt.
+        ahead.seconds += 31
+        assert told(await caller.post(url)) == (200, b"ok", None)
+        assert len(asked.asked) == 2
+    deaf.close()
+    deaf_too.close()
+
+
+async def test_attempts_that_fail_together_move_on_by_one_address_and_after_the_last_comes_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names(monkeypatch, acme=[["127.0.0.1", "127.0.0.2"]])
+    first, second = bound("127.0.0.1", "127.0.0.2")
+    url = f"http://acme.example:{first.getsockname()[1]}/"
+    async with calling() as caller:
+        for host in ("127.0.0.1", "127.0.0.2", "127.0.0.1"):
+            for outcome in await asyncio.gather(*(caller.post(url) for _ in range(5))):
+                failed(outcome, Reason.CONNECT_REFUSED, host)
+    first.close()
+    second.close()
+
+
+async def test_an_ipv6_address_in_the_url_is_called_where_it_is_allowed() -> None:
+    async with playing(always(OK), at=bound("::1")[0]) as (operator, url), calling() as caller:
+        assert told(await caller.post(url)) == (200, b"ok", None)
+        assert operator.peers[0].seen.startswith(
+            b"POST /Demo/notice HTTP/1.1\r\nHost: " + url[7:-12].encode() + b"\r\n"
+        )
+        async with calling(allow=["127.0.0.0/8"]) as other:
+            failed(await other.post(url), Reason.BLOCKED_ADDRESS, "::1")
+
+
+# Connecting.
+
+
+async def test_a_port_where_nobody_listens_is_a_refused_connection() -> None:
+    (deaf,) = bound("127.0.0.1")
+    async with calling() as caller:
+        failed(await caller.post(f"http://127.0.0.1:{deaf.getsockname()[1]}/"), Reason.CONNECT_REFUSED)
+    deaf.close()
+
+
+@asynccontextmanager
+async def deaf_listener() -> AsyncIterator[str]:
+    """A port whose queue is full: connecting to it is neither taken nor refused."""
+    (listener,) = bound("127.0.0.1")
+    listener.listen(0)
+    fillers = [socket.socket() for _ in range(4)]
+    for filler in fillers:
+        filler.setblocking(False)
+        filler.connect_ex(listener.getsockname())
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        for one in (listener, *fillers):
+            one.close()
+
+
+@pytest.mark.parametrize("options", [{"connect_timeout": SHORT}, {}], ids=["its own", "the whole deadline"])
+async def test_connecting_that_takes_too_long_is_an_unambiguous_connect_timeout(options: dict[str, int]) -> None:
+    async with deaf_listener() as url, calling(**options) as caller:
+        outcome = await caller.post(url, deadline=5 * SECOND if options else SHORT)
+        failed(outcome, Reason.CONNECT_TIMEOUT, "within 0.15 s")
+        in_time(outcome)
+
+
+async def says_something_else(peer: Peer) -> None:
+    await peer.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await peer.gone()
+
+
+async def test_a_deadline_that_comes_while_connecting_leads_to_the_next_address_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names(monkeypatch, acme=[["127.0.0.1", "127.0.0.2"]])
+    hanging, open_one = bound("127.0.0.1", "127.0.0.2")
+    async with playing(says_something_else, at=open_one) as (_, url), calling() as caller:
+        url = url.replace("127.0.0.2", "acme.example").replace("http:", "https:")
+        async with playing(silent, at=hanging):
+            failed(await caller.post(url, SHORT), Reason.CONNECT_TIMEOUT)
+        failed(await caller.post(url), Reason.TLS)
+
+
+async def test_reaching_connects_and_hangs_up_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    names(monkeypatch, acme=[socket.gaierror(-2, "Name or service not known")])
+    (deaf,) = bound("127.0.0.1")
+    async with playing(silent) as (operator, url), calling() as caller, calling(allow=[]) as blocked:
+        assert await reach(caller.transport, url) is None
+        await until(lambda: bool(operator.peers))
+        await operator.left()
+        assert operator.peers[0].seen == b""
+        assert str(await reach(blocked.transport, url)).startswith("blocked_address (127.0.0.1 is ")
+        assert str(await reach(caller.transport, f"http://127.0.0.1:{deaf.getsockname()[1]}/")).startswith("connect_r")
+        assert str(await reach(caller.transport, "http://acme.example/")).startswith("dns (acme.example: ")
+    deaf.close()
+
+
+# Encryption.
+
+
+class Authority:
+    """A certificate authority in a folder, and what it signs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "An authority for the tests")])
+        constraints = x509.BasicConstraints(ca=True, path_length=0)
+        built = self._builder(self._name, self._key, 1).add_extension(constraints, critical=True)
+        self.trusted = folder / "authority.pem"
+        self.trusted.write_bytes(self._signed(built))
+
+    def context(self, days: int = 1, signed: bool = True) -> ssl.SSLContext:
+        """For a server that is acme.example, 127.0.0.1 and ::1, until in so many days."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        hosts = [x509.DNSName("acme.example"), *(x509.IPAddress(ip_address(one)) for one in ("127.0.0.1", "::1"))]
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "acme")])
+        built = self._builder(subject, key, days, None if signed else subject)
+        built = built.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+        file = self.folder / f"acme{days}{signed}.pem"
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        file.write_bytes(key.private_bytes(*form) + self._signed(built, None if signed else key))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        return context
+
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int, issuer: x509.Name | None = None
+    ) -> x509.CertificateBuilder:
+        end = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer or self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(end - dt.timedelta(days=30))
+            .not_valid_after(end)
+        )
+
+    def _signed(self, built: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey | None = None) -> bytes:
+        return built.sign(key or self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.trusted))
+    return authority
+
+
+async def test_an_encrypted_connection_is_made_for_the_name_and_used_again(
+    trusted: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names(monkeypatch, acme=[["127.0.0.1"]])
+    async with playing(always(OK), trusted.context()) as (operator, url), calling() as caller:
+        for _ in range(3):
+            assert told(await caller.post(named(url))) == (200, b"ok", None)
+        assert len(operator.peers) == 1
+        assert operator.peers[0].seen.count(b"POST") == 3
+        # By its number it is another place, and the certificate is checked for that one.
+        assert told(await caller.post(url)) == (200, b"ok", None)
+        assert len(operator.peers) == 2
+        await caller.transport.aclose()
+        await operator.left()
+
+
+async def refused(caller: Caller, url: str, detail: str, context: ssl.SSLContext | None, act: Act = silent) -> None:
+    async with playing(act, context, at=bound("127.0.0.1")[0]) as (operator, own):
+        port = own.split(":")[2]
+        failed(await caller.post(f"{url}:{port}"), Reason.TLS, detail)
+        await operator.left()
+        assert all(not peer.seen.startswith(b"POST") for peer in operator.peers)
+
+
+async def test_a_certificate_that_does_not_hold_is_a_tls_failure_and_nothing_is_sent(
+    trusted: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names(monkeypatch, acme=[["127.0.0.1"]], other=[["127.0.0.1"]])
+    async with calling() as caller:
+        await refused(caller, "https://acme.example", "self-signed certificate", trusted.context(signed=False))
+        await refused(caller, "https://acme.example", "certificate has expired", trusted.context(days=-1))
+        await refused(caller, "https://other.example", "Hostname mismatch", trusted.context())
+
+
+async def test_a_certificate_of_an_unknown_authority_is_a_tls_failure(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names(monkeypatch, acme=[["127.0.0.1"]])
+    async with calling() as caller:
+        await refused(caller, "https://acme.example", "unable to get local issuer", authority.context())
+
+
+async def test_what_is_not_tls_at_all_is_a_tls_failure() -> None:
+    async def hangs_up(peer: Peer) -> None:
+        await peer.reader.read(10)
+
+    async def resets(peer: Peer) -> None:
+        await peer.reader.read(10)
+        peer.reset()
+
+    async with calling() as caller:
+        for act in (says_something_else, hangs_up, resets):
+            await refused(caller, "https://127.0.0.1", "", None, act)
+
+
+@pytest.mark.parametrize("options", [{"connect_timeout": SHORT}, {}], ids=["its own", "the whole deadline"])
+async def test_a_handshake_that_hangs_is_a_connect_timeout_and_we_hang_up(options: dict[str, int]) -> None:
+    async with playing(silent) as (operator, url), calling(**options) as caller:
+        outcome = await caller.post(url.replace("http:", "https:"), deadline=5 * SECOND if options else SHORT)
+        failed(outcome, Reason.CONNECT_TIMEOUT)
+        in_time(outcome)
+        await operator.left()
+        assert len(operator.peers) == 1
+
+
+@pytest.mark.parametrize("repeated", [0, 1, 2])
+async def test_an_encrypted_connection_that_breaks_after_the_request_is_an_ambiguous_reset(
+    trusted: Authority, repeated: int
+) -> None:
+    """The encrypting layer has buffers of its own: they must not make a request that was sent look unsent."""
+
+    async def act(peer: Peer) -> None:
+        for _ in range(repeated):
+            await peer.request()
+            await peer.say(OK)
+        await peer.request()
+
+    for end in (act, in_turn(act)):
+        async with playing(end, trusted.context()) as (operator, url), calling() as caller:
+            for _ in range(repeated):
+                assert told(await caller.post(url)) == (200, b"ok", None)
+            failed(await caller.post(url), Reason.RESET)
+            assert operator.peers[0].seen.count(b"POST") == repeated + 1
+
+
+async def test_an_encrypted_request_that_nobody_answers_is_an_ambiguous_read_timeout(trusted: Authority) -> None:
+    async with playing(held(), trusted.context()) as (operator, url), calling() as caller:
+        outcome = await caller.post(url, SHORT)
+        failed(outcome, Reason.READ_TIMEOUT)
+        in_time(outcome)
+        await operator.left()
+
+
+async def test_an_endless_encrypted_answer_is_cut_too(trusted: Authority) -> None:
+    act = endless(HEAD + b"\r\n", b"a" * 65_536)
+    async with playing(act, trusted.context()) as (operator, url), calling() as caller:
+        outcome = await caller.post(url)
+        assert told(outcome) == (200, b"a" * MAX_RESPONSE_BYTES, None)
+        assert outcome.truncated
+        await operator.left()
+
+
+# The same wire over a transport of httpx's own: what it raises has a name here.
+
+RAISED: dict[type[httpx.TransportError], Reason] = {
+    httpx.ConnectError: Reason.CONNECT_REFUSED,
+    httpx.ConnectTimeout: Reason.CONNECT_TIMEOUT,
+    httpx.PoolTimeout: Reason.CONNECT_TIMEOUT,
+    httpx.WriteError: Reason.WRITE_ERROR,
+    httpx.WriteTimeout: Reason.WRITE_ERROR,
+    httpx.ReadTimeout: Reason.READ_TIMEOUT,
+    httpx.ReadError: Reason.RESET,
+    httpx.CloseError: Reason.RESET,
+    httpx.RemoteProtocolError: Reason.RESET,
+    httpx.ProxyError: Reason.RESET,
+    httpx.LocalProtocolError: Reason.CONFIG,
+    httpx.UnsupportedProtocol: Reason.CONFIG,
+}
+URL = "https://acme.example/Demo/notice"
+
+
+async def mocked(answer: Any, deadline: int = SECOND) -> Outcome:
+    router = respx.MockRouter()
+    router.post(URL).mock(side_effect=answer)
+    return await Wire(WallClock()).post(
+        httpx.MockTransport(router.async_handler), build_request(URL, [], b"{}"), deadline
+    )
+
+
+@pytest.mark.parametrize(("raised", "reason"), RAISED.items(), ids=[kind.__name__ for kind in RAISED])
+async def test_what_httpx_raises_has_a_reason(raised: type[httpx.TransportError], reason: Reason) -> None:
+    failed(await mocked(raised("told so")), reason, "told so")
+    failed(await mocked(raised), reason)
+
+
+def test_every_error_of_httpxs_transports_is_in_the_table_above() -> None:
+    def leaves(kind: type[httpx.TransportError]) -> set[type[httpx.TransportError]]:
+        own = {one for one in kind.__subclasses__() if one.__module__.startswith("httpx")}
+        return set().union(*map(leaves, own)) if own else {kind}
+
+    assert leaves(httpx.TransportError) == set(RAISED)
+
+
+async def test_an_answer_from_any_transport_is_read_up_to_the_cap() -> None:
+    length = MAX_RESPONSE_BYTES
+    assert told(await mocked([httpx.Response(200, content=b"ok")])) == (200, b"ok", None)
+    assert told(await mocked([httpx.Response(302, headers={"Location": "https://b.example/"})])) == (302, b"", None)
+    for more in (0, 1):
+        outcome = await mocked([httpx.Response(200, content=b"a" * (length + more))])
+        assert told(outcome) == (200, b"a" * length, None)
+        assert outcome.truncated == bool(more)
+
+
+async def test_an_answer_that_breaks_or_hangs_within_its_body_keeps_its_status() -> None:
+    async def breaks() -> AsyncIterator[bytes]:
+        yield b"ok"
+        raise httpx.ReadError("broke")
+
+    async def hangs() -> AsyncIterator[bytes]:
+        yield b"ok"
+        await asyncio.Event().wait()
+
+    outcome = await mocked([httpx.Response(200, content=breaks())])
+    failed(outcome, Reason.RESET, "broke")
+    assert outcome.http_status == 200
+    outcome = await mocked([httpx.Response(200, content=hangs())], SHORT)
+    failed(outcome, Reason.READ_TIMEOUT)
+    assert outcome.http_status == 200
+    in_time(outcome)
+
+
+async def test_a_cancelled_post_is_cancelled_and_no_outcome() -> None:
+    async def hangs(_: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    task = asyncio.create_task(mocked(hangs))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_long_detail_is_cut() -> None:
+    assert len(str((await mocked(httpx.ReadError("a" * 10_000))).detail)) == 200
+
+
+def test_a_transport_is_made_without_a_running_loop() -> None:
+    assert PinnedTransport(Resolver(), [], SECOND)
