@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dispatcher.clock import Clock, WallClock
 from dispatcher.config import Config, Operator, load_config
-from dispatcher.dispatch import Dispatch, Lane
-from dispatcher.errors import ConfigError
+from dispatcher.dispatch import EVER, Dispatch, Lane
+from dispatcher.errors import DispatcherError
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
 from dispatcher.store.corridor import key_version
@@ -41,18 +41,16 @@ class Daemon:
         self._transport = transport
         self._resolver = Resolver()
         self._retired: list[Transport] = []
-        self.dispatch.lanes = {name: self._lane(operator) for name, operator in config.operators.items()}
+        self.dispatch.lanes = {name: self._lane(operator, config) for name, operator in config.operators.items()}
 
-    def _lane(self, operator: Operator) -> Lane:
-        return Lane(operator, self._seal(operator), self._transport or self._connect(operator))
+    def _lane(self, operator: Operator, config: Config) -> Lane:
+        pinned = PinnedTransport(self._resolver, config.allow, operator.connect_timeout)
+        return Lane(operator, self._seal(operator), self._transport or pinned)
 
     def _seal(self, operator: Operator) -> Seal:
         assert operator.reading is not None, "a configuration without it is refused"
         version = key_version(self.database, operator.name, operator.reading.fingerprint, self.clock.now())
         return Seal(operator.reading, version)
-
-    def _connect(self, operator: Operator) -> PinnedTransport:
-        return PinnedTransport(self._resolver, self.config.allow, operator.connect_timeout)
 
     def reload(self, path: Path) -> None:
         """Read the configuration again (SIGHUP). A faulty one is reported and leaves the old one in force.
@@ -61,16 +59,16 @@ class Daemon:
         """
         try:
             new = load_config(path)
-        except ConfigError as error:
-            faults = [str(fault) for fault in error.faults]
-            self.log.error("reload_refused", faults=faults, kept="the old configuration")
+            lanes = {name: self._lane(operator, new) for name, operator in new.operators.items()}
+        except DispatcherError as error:
+            self.log.error("reload_refused", faults=str(error).splitlines(), kept="the old configuration")
             return
         fixed = [name for name in _FIXED if getattr(new, name) != getattr(self.config, name)]
         if fixed:
             self.log.warning("reload_needs_restart", settings=fixed)
         self.config = new
         self.dispatch.concurrency = new.concurrency
-        self._replace({name: self._lane(operator) for name, operator in new.operators.items()})
+        self._replace(lanes)
         self.dispatch.look()
         self.log.info("reloaded", operators=len(new.operators))
 
@@ -92,7 +90,7 @@ class Daemon:
                 stack.enter_context(self._listening(Bell(self.config.database)))
                 self._obey_signals()
                 # Nobody else works on this file, so whatever is still held was cut off by our own end.
-                await self.dispatch.rescue(self.clock.now())
+                await self.dispatch.rescue(EVER)
                 self.rounds.start(self.dispatch.look, self._rescue)
                 stack.callback(self.rounds.stop)
                 watch = asyncio.create_task(self.rounds.watch())

@@ -14,8 +14,8 @@ from typing import ParamSpec, TypeVar
 
 from dispatcher.clock import Clock
 from dispatcher.config import Operator
-from dispatcher.errors import StoreUnavailable
-from dispatcher.policy import Claim, Delays, Outcome, Reason, judge, judge_interrupted
+from dispatcher.errors import StoreUnavailable, Unfit
+from dispatcher.policy import Claim, Delays, Outcome, Reason, Rule, judge, judge_interrupted
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.seal import Seal
 from dispatcher.store import corridor
@@ -27,6 +27,8 @@ from dispatcher.wire import Transport, Wire, build_request, json_headers
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Later than any clock: a wall clock that was set back must not hide a claim.
+EVER = 2**62
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -209,13 +211,21 @@ class Dispatch:
             )
         lane.in_flight -= 1
         outcome = outcome._replace(key_version=seal.key_version)
-        verdict = judge(claim, outcome, operator.schedule, PROTOCOLS[claim.type].rule)
+        protocol = PROTOCOLS.get(claim.type)
+        verdict = judge(claim, outcome, operator.schedule, protocol.rule if protocol else Rule())
         self._done.append(Settlement(claim, outcome, verdict))
         self._wake.set()
 
     async def _post(self, lane: Lane, claim: Claim) -> Outcome:
         operator = lane.operator
-        letter = PROTOCOLS[claim.type].letter(operator, claim, lane.seal.seal)
+        protocol = PROTOCOLS.get(claim.type)
+        try:
+            if protocol is None:
+                raise Unfit(f"the type {claim.type} is not known to this version", "run the version that accepted it")
+            letter = protocol.letter(operator, claim, lane.seal.seal)
+        except Unfit as unfit:
+            now = self._clock.now()
+            return Outcome(now, now, 0, reason=Reason.CONFIG, detail=str(unfit))
         request = build_request(letter.url, json_headers(letter.bearer), letter.body)
         return await self._wire.post(lane.transport, request, operator.total_timeout)
 

@@ -41,6 +41,10 @@ class Event(NamedTuple):
     digest: bytes
     bearer: Secret | None
 
+    def __repr__(self) -> str:
+        """Whose it is; never the player's token, nor what was won."""
+        return f"Event({self.operator} {self.type} {self.key})"
+
 
 @dataclass(frozen=True, slots=True)
 class Field:

@@ -4,11 +4,16 @@ Source: wire-contract.md (success, attempts, failure reasons); house.md (the lif
 """
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from dispatcher.clock import MINUTE
+from dispatcher.errors import Unfit
+from dispatcher.events import parse_json
 from dispatcher.secret import Secret
+
+MAX_CODE = 64
 
 
 class Status(StrEnum):
@@ -135,6 +140,10 @@ class Claim(NamedTuple):
     token: int
     ambiguous: bool
 
+    def __repr__(self) -> str:
+        """Whose it is and which attempt; never the player's token, nor what was won."""
+        return f"Claim({self.operator} {self.type} {self.key}, attempt {self.attempt})"
+
     @property
     def trigger(self) -> Trigger:
         """`run_from` counts the attempts made before the current run; a replay starts a new run."""
@@ -162,11 +171,13 @@ class Outcome(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What becomes of the delivery: the verb, when it is due again (RETRY), and why it failed."""
+    """What becomes of the delivery: the verb, when it is due again (RETRY), why, and what the operator said."""
 
     verb: Verb
     due_at: int | None = None
     reason: Reason | None = None
+    code: str | None = None
+    words: str | None = None
 
     @property
     def status(self) -> Status:
@@ -175,30 +186,99 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What counts as a yes: the HTTP status. The body is free (wire-contract.md, `notice`)."""
+    """What counts as a yes, as data: the HTTP status and, where `field` or `numeric` is set, the JSON body.
+
+    `field` is the path to the value that must be one of `values`; text and numbers differ unless `coerce` is on.
+    `extra` are further codes that count as a yes, `final` are codes that end it at once; both as text.
+    """
 
     statuses: frozenset[int] = frozenset({200})
+    field: tuple[str, ...] = ()
+    values: tuple[object, ...] = ()
+    numeric: tuple[str, ...] = ()
+    coerce: bool = False
+    extra: frozenset[str] = frozenset()
+    final: frozenset[str] = frozenset()
 
-    def failure(self, outcome: Outcome) -> Reason | None:
-        """None for a yes. A redirect is never followed and never a yes, unless its status is named."""
-        if outcome.reason is not None:
-            return outcome.reason
-        status = outcome.http_status
-        if status in self.statuses:
-            return None
+    @property
+    def reads_body(self) -> bool:
+        return bool(self.field or self.numeric)
+
+
+class Answer(NamedTuple):
+    """What an operator's answer says by a rule: why it is no yes (None for a yes), its code, its own words."""
+
+    failure: Reason | None
+    code: str | None = None
+    words: str | None = None
+
+
+_ABSENT = object()
+_WORDS = ("desc", "description", "message", "msg", "err_text", "error")
+
+
+def read_answer(outcome: Outcome, rule: Rule) -> Answer:
+    """The answer by the rule. A redirect is never followed and never a yes, unless its status is named."""
+    if outcome.reason is not None:
+        return Answer(outcome.reason)
+    body = _parsed(outcome) if rule.reads_body else None
+    code = _code(_at(body, rule.field)) if rule.field else None
+    words = next((str(body[name]) for name in _WORDS if isinstance(body, dict) and name in body), None)
+    return Answer(_failure(outcome, rule, body), code, words)
+
+
+def _failure(outcome: Outcome, rule: Rule, body: object) -> Reason | None:
+    status = outcome.http_status
+    if status not in rule.statuses:
         return Reason.REDIRECT if status is not None and 300 <= status < 400 else Reason.HTTP_STATUS
+    if not rule.reads_body:
+        return None
+    if outcome.truncated:
+        return Reason.BODY_TOO_LARGE
+    if not isinstance(body, dict):
+        return Reason.BODY_NOT_JSON
+    if rule.numeric and type(_at(body, rule.numeric)) not in (int, Decimal):
+        return Reason.BODY_FIELD
+    return None if not rule.field or _accepts(rule, _at(body, rule.field)) else Reason.BODY_FIELD
+
+
+def _accepts(rule: Rule, value: object) -> bool:
+    # With their types: in JSON true is not 1, and "0000" is not 0.
+    if any(type(value) is type(wanted) and value == wanted for wanted in rule.values):
+        return True
+    if isinstance(value, str) and value in rule.extra:
+        return True
+    return rule.coerce and _code(value) in {*map(_code, rule.values), *rule.extra}
+
+
+def _parsed(outcome: Outcome) -> object:
+    try:
+        return parse_json(outcome.body)
+    except Unfit:
+        return None
+
+
+def _at(body: object, path: tuple[str, ...]) -> object:
+    for name in path:
+        body = body.get(name, _ABSENT) if isinstance(body, dict) else _ABSENT
+    return body
+
+
+def _code(value: object) -> str | None:
+    return str(value)[:MAX_CODE] if type(value) in (str, int, Decimal, bool) else None
 
 
 def judge(claim: Claim, outcome: Outcome, schedule: Schedule, rule: Rule) -> Verdict:
     """Deliver, retry until …, or bury."""
-    reason = rule.failure(outcome)
+    reason, code, words = read_answer(outcome, rule)
     if reason is None:
-        return Verdict(Verb.DELIVER)
+        return Verdict(Verb.DELIVER, code=code, words=words)
+    if code is not None and code in rule.final:
+        return Verdict(Verb.BURY, reason=reason, code=code, words=words)
     anchor = outcome.ended_at if claim.anchor_at is None else claim.anchor_at
     due_at = schedule.next_due(claim.attempt - claim.run_from, anchor, outcome.ended_at)
-    if due_at is None:
-        return Verdict(Verb.BURY, reason=reason)
-    return Verdict(Verb.RETRY, due_at, reason)
+    verb = Verb.BURY if due_at is None else Verb.RETRY
+    return Verdict(verb, due_at, reason, code, words)
 
 
 def judge_interrupted(claim: Claim, now: int, schedule: Schedule) -> Verdict:

@@ -49,7 +49,9 @@ def configure_logs(*, as_json: bool, level: str) -> Log:
         tail = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=orjson.dumps)]
         factory: Any = structlog.BytesLoggerFactory(cast(BinaryIO, _Gathering(sys.stderr.buffer)))
     else:
-        tail = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # The plain traceback: the pretty one shows local variables, and with them tokens and amounts.
+        plain = structlog.dev.plain_traceback
+        tail = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
         factory = structlog.PrintLoggerFactory(sys.stderr)
     structlog.configure(
         processors=stamp + tail,

@@ -6,13 +6,14 @@ import re
 import socket
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
 from typing import Any
 
 from dispatcher.clock import SECOND, WallClock
-from dispatcher.policy import Outcome
+from dispatcher.policy import Outcome, Reason
 from dispatcher.wire import PinnedTransport, Resolver, Wire, build_request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -43,6 +44,8 @@ class Peer:
 
     async def say(self, *parts: bytes, pause: float = 0) -> None:
         for part in parts:
+            if self.writer.is_closing():
+                raise ConnectionResetError
             self.writer.write(part)
             await self.writer.drain()
             self.sent += len(part)
@@ -184,6 +187,20 @@ def _bind(host: str, port: int) -> socket.socket:
         bound_to.close()
         raise
     return bound_to
+
+
+class Ahead:
+    """The clock of the transport, which a test sets forward."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.seconds
+
+
+def told(outcome: Outcome) -> tuple[int | None, bytes, Reason | None]:
+    return outcome.http_status, outcome.body, outcome.reason
 
 
 async def until(true: Callable[[], bool]) -> None:

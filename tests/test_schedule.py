@@ -369,6 +369,17 @@ async def test_a_players_own_token_goes_only_to_an_operator_that_wants_it(
         assert at.request().headers.get_list("Authorization") == sent
 
 
+async def test_an_event_without_the_token_that_its_operator_wants_now_is_not_sent(tmp_path: Path) -> None:
+    async with bench(tmp_path, [OK]) as at:
+        await at.cut_off()
+        at.path.write_text(at.path.read_text().replace('token = "the-token-of-acme"', 'auth = "per_event"'))
+        await at.start()
+        await at.send(1)
+        assert at.sent == 0
+        assert (at.row().status, at.row().reason, at.row().ambiguous) == ("pending", "config", False)
+        assert "the event brought no token" in at.attempts()[0]["detail"]
+
+
 async def test_every_attempt_sends_the_same_bytes_while_the_key_stays(tmp_path: Path) -> None:
     async with bench(tmp_path, [NO] * 4) as at:
         await at.send(1)

@@ -422,6 +422,21 @@ def test_whatever_an_operator_answers_is_kept_without_harm(database: Database, a
     assert (row(database, 1).status, row(database, 2).status) == ("pending", "delivered")
 
 
+@pytest.mark.parametrize("said", ["\0", "\ud800", "\udfff\ud800", "余额不足", "x" * 5000], ids=ascii)
+def test_whatever_code_and_words_an_operator_uses_the_attempt_is_settled(database: Database, said: str) -> None:
+    accept(database, 1, 2)
+    first, second = take(database)
+    doubtful = failed(first, NOW)
+    said_so = doubtful._replace(verdict=doubtful.verdict._replace(code=said, words=said))
+    assert settle(database, said_so, settled(second, NOW)) == []
+    assert (row(database, 1).status, row(database, 2).status) == ("pending", "delivered")
+    (made,) = attempts_of(database, 1)
+    for kept in (made["code"], made["detail"]):
+        assert kept
+        assert "\0" not in kept
+        assert len(kept) <= 1024
+
+
 def test_a_thousand_deliveries_are_claimed_and_settled_each_with_its_own_result(database: Database) -> None:
     names = ("acme", "bolt", "coin")
     corridor.accept(database, [event(key, operator=names[key % 3]) for key in range(1000)], NOW)

@@ -11,11 +11,11 @@ import httpx
 import pytest
 import structlog
 
-import dispatcher.dispatch
 from dispatcher.clock import MINUTE, SECOND
 from dispatcher.errors import StoreUnavailable
 from dispatcher.policy import Delays, Outcome, Reason, judge
 from dispatcher.protocols import PROTOCOLS
+from dispatcher.seal import Seal
 from dispatcher.secret import Secret
 from dispatcher.store import corridor
 from dispatcher.store.corridor import Stranded
@@ -188,14 +188,17 @@ async def test_no_log_shows_a_secret_whatever_happens(
     at = Bench(configuration(tmp_path, retry='{ delays = ["1m", "1m", "1m", "1m", "1m"] }'))
     at.log = configure_logs(as_json=as_json, level="debug")
     echo = httpx.Response(500, content=f"{BET} {PLAYERS_TOKEN}".encode())
-    at.acme.mock(side_effect=[echo, httpx.ConnectError, httpx.ReadTimeout, ValueError("a bug"), httpx.Response(200)])
+    at.acme.mock(
+        side_effect=[echo, httpx.ConnectError, httpx.ReadTimeout, ValueError("another bug"), httpx.Response(200)]
+    )
     async with at:
         corridor.accept(at.database, [secret_event()], NOW)
         for _ in range(4):
             await at.look()
             at.clock.move(MINUTE)
         with monkeypatch.context() as patch:
-            patch.setattr(dispatcher.dispatch, "build_request", _broken)
+            # So deep that everything in the clear is in the frames above.
+            patch.setattr(Seal, "_pad", _broken)
             await at.look()
         await at.cut_off()
         await at.start()
@@ -206,13 +209,13 @@ async def test_no_log_shows_a_secret_whatever_happens(
         assert at.row().status == "delivered"
     await asyncio.sleep(0)
     shown = capsys.readouterr().err
-    for happened in ("attempt_broke", "a bug", "read_timeout", "reload_refused", "delivered"):
+    for happened in ("attempt_broke", "a bug after", "read_timeout", "reload_refused", "delivered"):
         assert happened in shown
     assert leaked(shown) == []
 
 
-def _broken(url: str, headers: Any, body: bytes) -> httpx.Request:
-    raise RuntimeError("a bug")
+def _broken(_seal: Seal, plaintext: bytes) -> bytes:
+    raise RuntimeError(f"a bug after {len(plaintext)} bytes")
 
 
 async def test_nothing_we_hold_shows_a_secret_when_it_is_printed(tmp_path: Path) -> None:

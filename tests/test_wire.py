@@ -23,6 +23,7 @@ from dispatcher.wire import MAX_RESPONSE_BYTES, PinnedTransport, Resolver, Wire,
 from tests.hostile import (
     OK,
     Act,
+    Ahead,
     Caller,
     Peer,
     always,
@@ -35,6 +36,7 @@ from tests.hostile import (
     played,
     playing,
     silent,
+    told,
     until,
 )
 
@@ -50,10 +52,6 @@ AMBIGUOUS = {Reason.READ_TIMEOUT, Reason.RESET}
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": request.param}
-
-
-def told(outcome: Outcome) -> tuple[int | None, bytes, Reason | None]:
-    return outcome.http_status, outcome.body, outcome.reason
 
 
 def failed(outcome: Outcome, reason: Reason, detail: str = "") -> None:
@@ -103,16 +101,6 @@ def names(monkeypatch: pytest.MonkeyPatch, **answers: Sequence[Answer]) -> Names
 
 def named(url: str, name: str = "acme.example") -> str:
     return url.replace("127.0.0.1", name)
-
-
-class Ahead:
-    """The clock of the transport, which a test sets forward."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time() + self.seconds
 
 
 @pytest.fixture
@@ -189,19 +177,17 @@ async def test_a_redirect_is_handed_on_and_its_target_never_contacted() -> None:
 # After the request was sent.
 
 
-async def reset(peer: Peer) -> None:
-    await peer.request()
-    peer.reset()
+def reset_after(*parts: bytes) -> Act:
+    async def act(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(*parts, pause=0.02)
+        peer.reset()
 
-
-async def reset_within_the_answer(peer: Peer) -> None:
-    await peer.request()
-    await peer.say(HEAD + b"Content-Length: 9\r\n\r\nok")
-    peer.reset()
+    return act
 
 
 RESETS: dict[str, tuple[Act, int | None]] = {
-    "RST": (reset, None),
+    "RST": (reset_after(), None),
     "a close before the answer": (once(), None),
     "a close within the head": (once(HEAD + b"Content-Le"), None),
     "a close within the body": (once(HEAD + b"Content-Length: 9\r\n\r\nok"), 200),
@@ -217,8 +203,9 @@ async def test_a_connection_that_breaks_after_the_request_is_an_ambiguous_reset(
     assert outcome.http_status == status
 
 
-async def test_a_connection_reset_within_the_answer_is_a_reset() -> None:
-    failed(await played(reset_within_the_answer), Reason.RESET)
+@pytest.mark.parametrize("head", [HEAD + b"Content-Length: 9\r\n\r\n", HEAD + b"\r\n"], ids=["a length", "none"])
+async def test_a_connection_reset_within_the_answer_is_a_reset_and_not_the_end_of_the_body(head: bytes) -> None:
+    failed(await played(reset_after(head, b"ok")), Reason.RESET)
 
 
 async def test_a_request_of_which_a_part_was_never_sent_is_an_unambiguous_write_error() -> None:
@@ -234,9 +221,9 @@ async def test_a_deadline_before_the_whole_request_was_sent_is_an_unambiguous_wr
         await asyncio.Event().wait()
 
     async with playing(act) as (_, url), calling() as caller:
-        outcome = await caller.post(url, SHORT, body=BIG)
+        outcome = await caller.post(url, 4 * SHORT, body=BIG)
         failed(outcome, Reason.WRITE_ERROR)
-        in_time(outcome)
+        in_time(outcome, 4 * SHORT)
 
 
 # The deadline.
@@ -257,8 +244,6 @@ HELD: dict[str, Act] = {
 async def test_the_deadline_ends_everything_and_the_connection_with_it(act: Act) -> None:
     outcome = await played(act, SHORT)
     failed(outcome, Reason.READ_TIMEOUT, "no whole answer within 0.15 s")
-    assert outcome.duration is not None
-    assert outcome.duration > SHORT - 10 * MILLISECOND
     in_time(outcome)
 
 
@@ -422,6 +407,21 @@ async def test_attempts_that_fail_together_move_on_by_one_address_and_after_the_
                 failed(outcome, Reason.CONNECT_REFUSED, host)
     first.close()
     second.close()
+
+
+async def test_a_connect_that_fails_late_does_not_lead_back_to_an_address_that_failed_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names(monkeypatch, acme=[["127.0.0.1", "127.0.0.2", "127.0.0.3"]])
+    hanging, deaf, open_one = bound("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    async with playing(silent, at=hanging), playing(says_something_else, at=open_one) as (_, url), calling() as caller:
+        url = url.replace("127.0.0.3", "acme.example").replace("http:", "https:")
+        late = asyncio.create_task(caller.post(url, 4 * SHORT))
+        failed(await caller.post(url, SHORT), Reason.CONNECT_TIMEOUT)
+        failed(await caller.post(url), Reason.CONNECT_REFUSED, "127.0.0.2")
+        failed(await late, Reason.CONNECT_TIMEOUT)
+        failed(await caller.post(url), Reason.TLS)
+    deaf.close()
 
 
 async def test_an_ipv6_address_in_the_url_is_called_where_it_is_allowed() -> None:
@@ -618,6 +618,7 @@ async def test_a_handshake_that_hangs_is_a_connect_timeout_and_we_hang_up(option
         outcome = await caller.post(url.replace("http:", "https:"), deadline=5 * SECOND if options else SHORT)
         failed(outcome, Reason.CONNECT_TIMEOUT)
         in_time(outcome)
+        await until(lambda: bool(operator.peers))
         await operator.left()
         assert len(operator.peers) == 1
 

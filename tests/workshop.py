@@ -244,9 +244,10 @@ class Bench:
     async def calm(self) -> None:
         """Steps until there is nothing to do; what waits for a timer or at a gate is left waiting."""
         quiet = 0
-        while quiet < CALM:
-            quiet = 0 if await self.dispatch.step() else quiet + 1
-            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while quiet < CALM:
+                quiet = 0 if await self.dispatch.step() else quiet + 1
+                await asyncio.sleep(0)
 
     async def idle(self) -> None:
         """As `calm`, until nothing is in flight either."""

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from dispatcher.config import Operator
-from dispatcher.errors import Fault
+from dispatcher.config import Auth, Operator
+from dispatcher.errors import Fault, Unfit
 from dispatcher.events import Event, Field
 from dispatcher.policy import Claim, Rule
 from dispatcher.secret import Secret
@@ -27,7 +27,8 @@ class Protocol(NamedTuple):
       protocol's own where the operator is not known;
     - `check(operator, values)`: what no single field shows; `values` are those that were fit;
     - `freeze(operator, values)`: the accepted event, from values without a fault;
-    - `letter(operator, claim, seal)`: what one attempt sends; `seal` encrypts with the key in force;
+    - `letter(operator, claim, seal)`: what one attempt sends; `seal` encrypts with the key in force; raises Unfit
+      where the settings in force can't make a request of it;
     - `amounts(body)`: the frozen event's amounts by name, as decimal text;
     - `rule`: what counts as a yes.
     """
@@ -39,6 +40,15 @@ class Protocol(NamedTuple):
     letter: Callable[[Operator, Claim, Callable[[bytes], str]], Letter]
     amounts: Sequence[str]
     rule: Rule
+
+
+def bearer(operator: Operator, claim: Claim) -> Secret | None:
+    """The token of this attempt, by the settings in force now. Raises Unfit where the event brought none."""
+    if operator.auth is not Auth.PER_EVENT:
+        return operator.token
+    if claim.bearer is None:
+        raise Unfit("the event brought no token", f"hand it in again, or set another auth for {operator.name}")
+    return claim.bearer
 
 
 def json_text(value: str) -> str:

@@ -20,7 +20,7 @@ from dispatcher.events import (
     opaque,
 )
 from dispatcher.policy import Claim, Rule
-from dispatcher.protocols.base import Letter, Protocol, json_text
+from dispatcher.protocols.base import Letter, Protocol, bearer, json_text
 from dispatcher.secret import Secret
 
 FIELDS = (
@@ -61,7 +61,7 @@ def freeze(operator: Operator, values: Mapping[str, Any]) -> Event:
     """The event as every attempt sends it; amounts are kept as decimal text, with the places they came with."""
     net_win = values.get("net_win", values["total_win"] - values["total_bet"])
     # A token that nobody will send is not kept.
-    bearer = Secret(values["token"]) if operator.auth is Auth.PER_EVENT else None
+    own = Secret(values["token"]) if operator.auth is Auth.PER_EVENT else None
     frozen = {name: values[name] for name in ("order_no", "uid", "total_bet", "total_win")}
     frozen |= {"net_win": net_win, **{name: values[name] for name in ("business", "game_id", "time")}}
     body = {name: decimal_text(value) if type(value) is Decimal else value for name, value in frozen.items()}
@@ -72,7 +72,7 @@ def freeze(operator: Operator, values: Mapping[str, Any]) -> Event:
         values["uid"],
         orjson.dumps(body).decode(),
         content_digest(list(frozen.values())),
-        bearer,
+        own,
     )
 
 
@@ -88,7 +88,7 @@ def letter(operator: Operator, claim: Claim, seal: Callable[[bytes], str]) -> Le
         ).encode()
     )
     body = f'{{"order_no":{order_no},"data":"{data}","time":{event["time"]},"uid":{json_text(event["uid"])}}}'
-    return Letter(operator.notice_url or "", operator.token or claim.bearer, body.encode())
+    return Letter(operator.notice_url or "", bearer(operator, claim), body.encode())
 
 
 PROTOCOL = Protocol(

@@ -76,24 +76,32 @@ _TAKE = text(
     WHERE id IN (SELECT value FROM json_each(:ids))
     """
 )
+# What a settlement is on its way to SQLite: a list, in this order, since names would cost a third more.
+_SETTLED = (
+    *("id", "token", "n", "trigger", "started_at", "duration", "http_status", "code", "reason", "doubtful"),
+    *("key_version", "response", "detail", "status", "due_at", "finished_at", "anchor_at", "ambiguous"),
+)
+_s = {name: f"r.value->>{position}" for position, name in enumerate(_SETTLED)}
 _RECORD = text(
-    """
-    INSERT INTO attempts (delivery_id, n, "trigger", started_at, duration, http_status, reason, ambiguous,
+    f"""
+    INSERT INTO attempts (delivery_id, n, "trigger", started_at, duration, http_status, code, reason, ambiguous,
                           key_version, response, detail, late)
-    SELECT r.value->>0, r.value->>2, r.value->>3, r.value->>4, r.value->>5, r.value->>6, r.value->>7, r.value->>8,
-           r.value->>9, r.value->>10, r.value->>11, d.token IS NOT r.value->>1
-    FROM json_each(:rows) r JOIN deliveries d ON d.id = r.value->>0
+    SELECT {_s["id"]}, {_s["n"]}, {_s["trigger"]}, {_s["started_at"]}, {_s["duration"]}, {_s["http_status"]},
+           {_s["code"]}, {_s["reason"]}, {_s["doubtful"]}, {_s["key_version"]}, {_s["response"]}, {_s["detail"]},
+           d.token IS NOT {_s["token"]}
+    FROM json_each(:rows) r JOIN deliveries d ON d.id = {_s["id"]}
     WHERE true ON CONFLICT DO NOTHING
     """
 )
 _MOVE = text(
     # The token is the guard: without it a hand whose claim was taken away would overwrite its successor's result.
-    """
+    f"""
     UPDATE deliveries
-    SET status = r.value->>12, due_at = r.value->>13, finished_at = r.value->>14, anchor_at = r.value->>15,
-        reason = r.value->>7, ambiguous = r.value->>16, token = NULL, claimed_at = NULL
+    SET status = {_s["status"]}, due_at = {_s["due_at"]}, finished_at = {_s["finished_at"]},
+        anchor_at = {_s["anchor_at"]}, reason = {_s["reason"]}, ambiguous = {_s["ambiguous"]},
+        token = NULL, claimed_at = NULL
     FROM json_each(:rows) r
-    WHERE deliveries.id = r.value->>0 AND deliveries.token = r.value->>1
+    WHERE deliveries.id = {_s["id"]} AND deliveries.token = {_s["token"]}
     """
 )
 _LATE = text("SELECT delivery_id, n FROM attempts WHERE late AND delivery_id IN (SELECT value FROM json_each(:ids))")
@@ -114,6 +122,8 @@ _SURVEY = text(
 
 def accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]:
     """Insert a batch, due at once, in one transaction; the fate of each event, in order, once it is on disk."""
+    if not events:
+        return []
     rows = [_row(event, now) for event in events]
     with database.writing() as connection:
         if _insert(connection, rows) == len(rows):
@@ -171,7 +181,7 @@ def _known(connection: Connection, events: Sequence[Event]) -> dict[tuple[str, .
 def survey(database: Database) -> dict[str, int]:
     """When the earliest pending delivery of each operator that has one is due (µs)."""
     with database.reading() as connection:
-        return dict(row._t for row in connection.execute(_SURVEY))
+        return {row[0]: row[1] for row in connection.execute(_SURVEY)}
 
 
 def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, int], now: int) -> Turned:
@@ -226,7 +236,7 @@ def _settle(connection: Connection, done: Sequence[Settlement], now: int) -> lis
 
 
 def _settled(settlement: Settlement, now: int) -> list[object]:
-    """One settlement as the values that _RECORD and _MOVE read by position."""
+    """One settlement as _RECORD and _MOVE read it: the values of _SETTLED, in its order."""
     claim, outcome, verdict = settlement
     reason = verdict.reason
     doubtful = reason is not None and reason.ambiguous
@@ -238,12 +248,12 @@ def _settled(settlement: Settlement, now: int) -> list[object]:
         outcome.started_at,
         outcome.duration,
         outcome.http_status,
+        _harmless(verdict.code),
         reason,
         doubtful,
         outcome.key_version,
-        # PostgreSQL and SQLite's own tools stop at a NUL; an operator's answer must not be able to hide its end.
-        outcome.body[:SNIPPET_BYTES].decode("utf-8", "replace").replace("\0", "\ufffd") if outcome.body else None,
-        outcome.detail,
+        _harmless(outcome.body[:SNIPPET_BYTES].decode("utf-8", "replace") or None),
+        _harmless(outcome.detail or verdict.words),
         verdict.status,
         verdict.due_at,
         now if verdict.due_at is None else None,
@@ -251,6 +261,11 @@ def _settled(settlement: Settlement, now: int) -> list[object]:
         # Once doubtful, doubtful until delivered: any of the failed attempts may have been booked.
         verdict.verb is not Verb.DELIVER and (claim.ambiguous or doubtful),
     ]
+
+
+def _harmless(text: str | None) -> str | None:
+    """Without NUL, at which PostgreSQL and SQLite's own tools stop: an answer must not be able to hide its end."""
+    return text.replace("\0", "\ufffd")[:SNIPPET_BYTES] if text else None
 
 
 def stranded(database: Database, before: int, held: Collection[tuple[int, int]]) -> list[Stranded]:

@@ -68,7 +68,10 @@ def _version(connection: Connection) -> int:
 
 def _engine(path: Path) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False}
+        f"sqlite:///{path}",
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        # An error's text would show them: events, players' tokens.
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")

@@ -117,7 +117,7 @@ def one(database: Database, operator: str, key: str, kind: str | None) -> Row:
 def history(database: Database, delivery: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Every attempt of a delivery and every change made by hand, in order, as `--json` shows them."""
     with database.reading() as connection:
-        made = _of(connection, attempts, delivery, attempts.c.started_at)
+        made = _of(connection, attempts, delivery, attempts.c.n, attempts.c.late)
         done = _of(connection, actions, delivery, actions.c.id)
     shown = [
         {
@@ -140,8 +140,8 @@ def history(database: Database, delivery: int) -> tuple[list[dict[str, Any]], li
     return shown, by_hand
 
 
-def _of(connection: Connection, table: Table, delivery: int, order: Column[Any]) -> Sequence[RowMapping]:
-    query = select(table).where(table.c.delivery_id == delivery).order_by(order)
+def _of(connection: Connection, table: Table, delivery: int, *order: Column[Any]) -> Sequence[RowMapping]:
+    query = select(table).where(table.c.delivery_id == delivery).order_by(*order)
     return connection.execute(query).mappings().all()
 
 
@@ -202,4 +202,4 @@ def operators_waiting(database: Database) -> dict[str, int]:
     open_ones = _d.status.in_([Status.PENDING, Status.SENDING])
     with database.reading() as connection:
         counted = connection.execute(select(_d.operator, func.count()).where(open_ones).group_by(_d.operator))
-        return dict(row._t for row in counted)
+        return {row[0]: row[1] for row in counted}
