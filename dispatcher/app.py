@@ -20,6 +20,8 @@ from dispatcher.web import application, bind, serving
 from dispatcher.wire import PinnedTransport, Resolver, Transport, Wire
 
 STUCK_SECONDS = 15.0
+# For another's lock on the store; then /readyz and the log say so, and the corridor tries again by itself.
+PATIENCE_SECONDS = 1.0
 # Settings that only a start reads.
 _FIXED = ("database", "listen", "log_format", "log_level")
 
@@ -35,7 +37,7 @@ class Daemon:
         self.clock = clock or WallClock()
         self._lock = WorkerLock(config.database)
         self._lock.acquire()
-        self.database: Database = open_database(config.database)
+        self.database: Database = open_database(config.database, patience=PATIENCE_SECONDS)
         self.rounds = Rounds(self.clock, log)
         self.dispatch = Dispatch(self.database, Wire(self.clock), self.clock, log, config.concurrency, self.rounds.arm)
         self._transport = transport
@@ -86,7 +88,7 @@ class Daemon:
         """Until SIGTERM or SIGINT: no new claims then, what is in flight ends and is settled."""
         try:
             async with contextlib.AsyncExitStack() as stack:
-                await stack.enter_async_context(self._serving())
+                web = await stack.enter_async_context(self._serving())
                 stack.enter_context(self._listening(Bell(self.config.database)))
                 self._obey_signals()
                 # Nobody else works on this file, so whatever is still held was cut off by our own end.
@@ -95,7 +97,7 @@ class Daemon:
                 stack.callback(self.rounds.stop)
                 watch = asyncio.create_task(self.rounds.watch())
                 stack.callback(watch.cancel)
-                self.log.info("running", **self._told())
+                self.log.info("running", web=web, **self._told())
                 await self.dispatch.run()
             self.log.info("stopped", in_flight=0)
         finally:
@@ -117,21 +119,19 @@ class Daemon:
         self.dispatch.rescue_soon(self.clock.now() - self.config.lease)
 
     def _told(self) -> dict[str, object]:
-        listen = self.config.listen
         return {
             "database": str(self.config.database),
             "operators": len(self.config.operators),
             "concurrency": self.config.concurrency,
-            "web": f"http://{listen[0]}:{listen[1]}" if listen else "off",
         }
 
     @contextlib.asynccontextmanager
-    async def _serving(self) -> AsyncIterator[None]:
+    async def _serving(self) -> AsyncIterator[str]:
         if self.config.listen is None:
-            yield
+            yield "off"
             return
-        async with serving(bind(self.config.listen), application(self.not_ready)):
-            yield
+        async with serving(bind(self.config.listen), application(self.not_ready)) as url:
+            yield url
 
     @contextlib.contextmanager
     def _listening(self, bell: Bell) -> Iterator[None]:

@@ -211,14 +211,12 @@ def _check_token(table: Table, auth: Auth, token: Secret | None) -> None:
 
 
 def _timeouts(table: Table, connect: int, total: int) -> tuple[int, int]:
-    connect = table.duration("connect_timeout", connect)
+    """A total_timeout that is shorter than the connect_timeout nobody wrote shortens that too."""
     total = table.duration("total_timeout", total)
+    connect = table.duration("connect_timeout", min(connect, total))
     if connect > total:
-        table.fault(
-            "connect_timeout",
-            f"{duration_text(connect)} is longer than total_timeout {duration_text(total)}",
-            "write a shorter one",
-        )
+        told = f"{duration_text(connect)} is longer than total_timeout {duration_text(total)}"
+        table.fault("connect_timeout", told, "write a shorter one")
     return connect, total
 
 

@@ -5,6 +5,7 @@ settling whatever has finished since the last one and claiming into the places t
 """
 
 import asyncio
+import heapq
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -151,16 +152,24 @@ class Dispatch:
             self._log.warning("operator_not_configured", operator=name, mend="configure it; its deliveries wait")
 
     def _wanted(self) -> list[tuple[Lane, int]]:
-        """How many to claim for each hungry operator: equal shares of the free places, within its own limit."""
+        """How many to claim for each hungry operator: each free place goes to whoever has the fewest in flight."""
+        hungry = [lane for lane in self.lanes.values() if lane.hungry and lane.free]
         free = self.concurrency - self.in_flight
-        hungry = sorted((lane for lane in self.lanes.values() if lane.hungry and lane.free), key=_fewest_first)
-        wanted = []
-        for position, lane in enumerate(hungry):
-            share = min(lane.free, -(-free // (len(hungry) - position)))
-            if share > 0:
-                wanted.append((lane, share))
-                free -= share
-        return wanted
+        if len(hungry) == 1:
+            return [(hungry[0], min(free, hungry[0].free))] if free > 0 else []
+        queue = [(lane.in_flight, position) for position, lane in enumerate(hungry)]
+        heapq.heapify(queue)
+        wanted = [0] * len(hungry)
+        for _ in range(free):
+            if not queue:
+                break
+            busy, position = queue[0]
+            wanted[position] += 1
+            if wanted[position] < hungry[position].free:
+                heapq.heapreplace(queue, (busy + 1, position))
+            else:
+                heapq.heappop(queue)
+        return [(lane, most) for lane, most in zip(hungry, wanted, strict=True) if most]
 
     async def _turn(self, done: list[Settlement], wanted: list[tuple[Lane, int]]) -> None:
         asked = {lane.operator.name: most for lane, most in wanted}
@@ -244,7 +253,3 @@ class Dispatch:
                     self._log.error("store_unavailable", error=str(error), held=len(self._held))
                 await asyncio.sleep(BACKOFF_SECONDS[min(tried, len(BACKOFF_SECONDS) - 1)])
                 tried += 1
-
-
-def _fewest_first(lane: Lane) -> int:
-    return lane.in_flight

@@ -47,14 +47,15 @@ def bind(listen: tuple[str, int]) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def serving(bound: socket.socket, app: Starlette) -> AsyncIterator[None]:
-    """Serve on a bound socket while the block runs; signals stay the daemon's."""
+async def serving(bound: socket.socket, app: Starlette) -> AsyncIterator[str]:
+    """The URL; serves on a bound socket while the block runs; signals stay the daemon's."""
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     # `_serve` is `serve` without uvicorn's signal handlers, which would end the daemon past its own way of stopping.
     running = asyncio.create_task(server._serve([bound]))
+    host, port = bound.getsockname()[:2]
     try:
-        yield
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         server.should_exit = True
         await running

@@ -18,8 +18,8 @@ from dispatcher.wire import PinnedTransport, Resolver, Wire, build_request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LOOPBACK = ("127.0.0.0/8", "::1/128")
-# Longer than anything here takes: whoever waits so long waits for ever.
-PATIENCE = 5.0
+# Longer than anything here takes, shorter than a connection may rest: whoever waits so long waits for ever.
+PATIENCE = 3.5
 
 
 class Peer:

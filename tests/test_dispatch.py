@@ -9,11 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+import dispatcher.app
 import dispatcher.dispatch
 from dispatcher.clock import HOUR, MINUTE
 from dispatcher.errors import StoreUnavailable
 from dispatcher.protocols import PROTOCOLS
-from dispatcher.store import corridor, engine
+from dispatcher.store import corridor
 from dispatcher.store.corridor import Settlement, Turned
 from dispatcher.store.engine import Database
 from tests.ground import NOW
@@ -256,7 +257,7 @@ async def test_attempts_that_end_while_the_store_is_away_are_settled_with_the_re
 
 
 async def test_a_file_that_another_writer_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "BUSY_TIMEOUT_SECONDS", 0)
+    monkeypatch.setattr(dispatcher.app, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(dispatcher.dispatch, "BACKOFF_SECONDS", (0.001,))
     gate = Gate()
     async with Bench(configuration(tmp_path), answer=gate.answer) as at:

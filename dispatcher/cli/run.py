@@ -1,6 +1,7 @@
 """`dispatcher run`: the daemon."""
 
 import gc
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,9 @@ def command(config_path: Path) -> None:
 
     SIGTERM ends it cleanly: what is in flight is finished and settled. SIGHUP reloads the configuration.
     """
+    # Until the daemon listens to it, a reload has nothing to reload; by default it would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     import uvloop
 
     from dispatcher.app import Daemon

@@ -264,8 +264,8 @@ def _settled(settlement: Settlement, now: int) -> list[object]:
 
 
 def _harmless(text: str | None) -> str | None:
-    """Without NUL, at which PostgreSQL and SQLite's own tools stop: an answer must not be able to hide its end."""
-    return text.replace("\0", "\ufffd")[:SNIPPET_BYTES] if text else None
+    """What every store can hold: no half characters, and no NUL, behind which an answer could hide its end."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:SNIPPET_BYTES] if text else None
 
 
 def stranded(database: Database, before: int, held: Collection[tuple[int, int]]) -> list[Stranded]:

@@ -8,22 +8,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher.errors import Refused, StoreUnavailable
 from dispatcher.store.schema import SCHEMA_VERSION, metadata
 
-BUSY_TIMEOUT_SECONDS = 10
 _READ = {"dispatcher_read": True}
 
 
 class Database:
     """One SQLite file, opened. `reading` and `writing` give transactions; errors come as StoreUnavailable."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float) -> None:
         self.path = path
-        self.engine = _engine(path)
+        self.engine = _engine(path, patience)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -41,35 +40,47 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(path: Path, *, create: bool = True) -> Database:
-    """Opens the file, makes it where `create` says so. Raises StoreUnavailable; Refused for another schema."""
+def open_database(path: Path, *, create: bool = True, patience: float = 10.0) -> Database:
+    """Opens the file, makes it and its tables where `create` says so; waits `patience` s for another's lock.
+
+    Raises StoreUnavailable; Refused for a file of something else, or of another version.
+    """
     if not create and not path.exists():
         raise StoreUnavailable(f"there is no database {path} yet; `dispatcher enqueue` or `dispatcher run` makes it")
     if not path.parent.is_dir():
         raise StoreUnavailable(f"the database {path} can't be opened: its folder does not exist; create it")
-    database = Database(path)
-    with database.reading() as connection:
-        version = _version(connection)
-    if version == 0:
-        with database.writing() as connection:
+    database = Database(path, patience)
+    try:
+        with database.reading() as connection:
             version = _version(connection)
-            if version == 0:
-                metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                version = SCHEMA_VERSION
-    if version != SCHEMA_VERSION:
-        raise Refused(f"the database {path} has schema {version}, this dispatcher works with {SCHEMA_VERSION}")
+        if version == 0 and create:
+            with database.writing() as connection:
+                version = _version(connection) or _create(path, connection)
+        if version != SCHEMA_VERSION:
+            found = f"has schema {version}" if version else "holds no wallet-flow log"
+            raise Refused(f"the database {path} {found}; this dispatcher works with schema {SCHEMA_VERSION}")
+    except BaseException:
+        database.close()
+        raise
     return database
+
+
+def _create(path: Path, connection: Connection) -> int:
+    if inspect(connection).get_table_names():
+        raise Refused(f"the database {path} holds another program's tables; name a file of its own in database.url")
+    metadata.create_all(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return SCHEMA_VERSION
 
 
 def _version(connection: Connection) -> int:
     return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
 
 
-def _engine(path: Path) -> Engine:
+def _engine(path: Path, patience: float) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}",
-        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        connect_args={"timeout": patience, "check_same_thread": False},
         # An error's text would show them: events, players' tokens.
         hide_parameters=True,
     )
@@ -77,10 +88,14 @@ def _engine(path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def _pragmas(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode = WAL")
-        # FULL: a commit that returned survives the power going; NORMAL could lose the last ones.
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # FULL: a commit that returned survives the power going; NORMAL could lose the last ones.
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        except sqlite3.Error:
+            connection.close()
+            raise
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -107,8 +122,11 @@ class WorkerLock:
         self._file: int | None = None
 
     def acquire(self) -> None:
-        """Raises Refused where another process holds it."""
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        """Raises Refused where another process holds it, StoreUnavailable where its file can't be made."""
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path} can't be written ({error.strerror}); mend the folder") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -145,9 +163,11 @@ class Bell:
                 os.close(pipe)
 
     def listen(self) -> int:
-        """A file descriptor that turns readable on a ring; opened for both ways, so that it never reads as closed."""
+        """A file descriptor that turns readable on a ring; open both ways, so that it never reads as closed."""
         with suppress(FileExistsError):
             os.mkfifo(self._path, 0o622)
+        if not self._path.is_fifo():
+            raise Refused(f"{self._path} is in the way of the named pipe that belongs there; remove it")
         return os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
 
     @staticmethod

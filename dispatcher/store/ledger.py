@@ -185,7 +185,8 @@ def _change(
         page = {row.id: row for row in rows[start : start + PAGE]}
         with database.writing() as connection:
             current = connection.execute(select(_d.id, _d.status, _d.due_at).where(_d.id.in_(page))).all()
-            fresh = [page[id_]._replace(status=status, due_at=due_at) for id_, status, due_at in current]
+            now_is = {row.id: {"status": row.status, "due_at": row.due_at} for row in current}
+            fresh = [row._replace(**now_is[row.id]) for row in page.values() if row.id in now_is]
             sorted_out = sort_out(fresh, verb)
             ids = [row.id for row in sorted_out.taken]
             if ids:
