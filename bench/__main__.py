@@ -29,7 +29,7 @@ are noisy: only the ratios within one run mean anything; each rate is the median
 """
 TAIL = """
 - *Settled* means: claimed, encrypted, POSTed, judged, and committed with an attempt row (`synchronous=FULL`), one log
-  line each, by one process; {drain} waiting spins, 256 in flight, one operator.
+  line each, by one process; {drain} waiting spins, 512 in flight, one operator.
 - *The bare transport* sends requests of the same size in a loop: deadline, address check and body cap, but no
   encryption, no log and no store.
 - *Accept to first POST* is taken from the store: `accepted_at` to the attempt's `started_at`, with an `enqueue` that

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+CONCURRENCY = 512
 CONFIG = """
 [database]
 url = "sqlite:///bench.db"
@@ -91,7 +92,7 @@ class Stand:
 
 
 @contextmanager
-def stand(concurrency: int = 256, *sink_options: str) -> Iterator[Stand]:
+def stand(concurrency: int = CONCURRENCY, *sink_options: str) -> Iterator[Stand]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as name, sink(port, *sink_options):
         yield Stand(Path(name), port, concurrency)

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from bench.machinery import Stand, cpu_seconds, free_port, percentile, sink, spins, stand
+from bench.machinery import CONCURRENCY, Stand, cpu_seconds, free_port, percentile, sink, spins, stand
 
 PATIENCE_SECONDS = 120.0
 
@@ -45,7 +45,7 @@ def accept(count: int) -> Rate:
     return Rate(count / elapsed, 0.0)
 
 
-def drain(count: int, concurrency: int = 256) -> Rate:
+def drain(count: int, concurrency: int = CONCURRENCY) -> Rate:
     """`count` waiting spins, from claimed to settled with an attempt row each."""
     with stand(concurrency) as place:
         place.enqueue(spins(0, count))
@@ -57,7 +57,7 @@ def drain(count: int, concurrency: int = 256) -> Rate:
     return Rate((count - before) / elapsed, used / (count - before) * 1e6)
 
 
-def transport(count: int, concurrency: int = 256) -> Rate:
+def transport(count: int, concurrency: int = CONCURRENCY) -> Rate:
     """The same requests through the bare transport, without encryption, judge and store: the ceiling."""
     port = free_port()
     with sink(port):
@@ -91,7 +91,7 @@ def _feed(producer: subprocess.Popen[bytes], per_second: int, seconds: int) -> N
 
 def lateness(count: int) -> Spread:
     """How long after its due time a retry is POSTed, when `count` fall due within about a second; never below zero."""
-    with stand(256, "--fail-first") as place:
+    with stand(CONCURRENCY, "--fail-first") as place:
         place.enqueue(spins(0, count))
         with place.daemon():
             _wait(place, 2 * count)
@@ -105,5 +105,6 @@ def _wait(place: Stand, count: int) -> int:
     while (settled := place.settled()) < count:
         if time.monotonic() > end:
             raise TimeoutError(f"{settled} of {count} attempts settled after {PATIENCE_SECONDS:g} s")
-        time.sleep(0.02)
+        # Seldom: counting costs the machine what is to be measured.
+        time.sleep(0.2)
     return settled

@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 # Later than any clock: a wall clock that was set back must not hide a claim.
 EVER = 2**62
+# Claims in one turn. With all free places in one, the store and the wire would wait for each other by turns;
+# with too few, the cost of a transaction is shared by too few.
+CLAIMED_AT_ONCE = 96
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -65,18 +68,15 @@ class Dispatch:
         self._log = log
         self._arm = arm
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._held: dict[tuple[int, int], Claim] = {}
-        self._attempts: set[asyncio.Task[None]] = set()
+        # By id and token, from the claim until it is settled: the attempt, which may have ended already.
+        self._held: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self.in_flight = 0
         self._done: list[Settlement] = []
         self._wake = asyncio.Event()
         self._look = True
         self._rescue_before: int | None = None
         self._stopping = False
         self._unknown: set[str] = set()
-
-    @property
-    def in_flight(self) -> int:
-        return len(self._attempts)
 
     def look(self) -> None:
         """Something may be due: look at the store soon."""
@@ -154,7 +154,7 @@ class Dispatch:
     def _wanted(self) -> list[tuple[Lane, int]]:
         """How many to claim for each hungry operator: each free place goes to whoever has the fewest in flight."""
         hungry = [lane for lane in self.lanes.values() if lane.hungry and lane.free]
-        free = self.concurrency - self.in_flight
+        free = min(self.concurrency - self.in_flight, CLAIMED_AT_ONCE)
         if len(hungry) == 1:
             return [(hungry[0], min(free, hungry[0].free))] if free > 0 else []
         queue = [(lane.in_flight, position) for position, lane in enumerate(hungry)]
@@ -200,11 +200,9 @@ class Dispatch:
             self._arm(due_at)
 
     def _start(self, lane: Lane, claim: Claim) -> None:
-        self._held[claim.id, claim.token] = claim
         lane.in_flight += 1
-        task = asyncio.create_task(self._attempt(lane, claim))
-        self._attempts.add(task)
-        task.add_done_callback(self._attempts.discard)
+        self.in_flight += 1
+        self._held[claim.id, claim.token] = asyncio.create_task(self._attempt(lane, claim))
 
     async def _attempt(self, lane: Lane, claim: Claim) -> None:
         """One attempt, from the frozen event to a settlement; whatever happens, a settlement comes of it."""
@@ -219,6 +217,7 @@ class Dispatch:
                 started_at, self._clock.now(), None, reason=Reason.INTERRUPTED, detail=type(error).__name__
             )
         lane.in_flight -= 1
+        self.in_flight -= 1
         outcome = outcome._replace(key_version=seal.key_version)
         protocol = PROTOCOLS.get(claim.type)
         verdict = judge(claim, outcome, operator.schedule, protocol.rule if protocol else Rule())

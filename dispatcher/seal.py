@@ -53,8 +53,8 @@ class Seal:
     def _pad(self, plaintext: bytes) -> bytes:
         if self._reading.padding is Padding.ZERO:
             return plaintext + bytes(-len(plaintext) % BLOCK)
-        padder = _PKCS7.padder()
-        return padder.update(plaintext) + padder.finalize()
+        missing = BLOCK - len(plaintext) % BLOCK
+        return plaintext + bytes([missing]) * missing
 
     def _unpad(self, padded: bytes) -> bytes:
         if self._reading.padding is Padding.ZERO:

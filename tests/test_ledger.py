@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from dispatcher.clock import HOUR, MINUTE
-from dispatcher.errors import Refused, StoreUnavailable
+from dispatcher.errors import Refused
 from dispatcher.policy import Reason, Status, Verb
 from dispatcher.store import corridor, ledger
 from dispatcher.store.engine import Database, open_database
@@ -367,7 +368,7 @@ def test_a_page_whose_entry_cannot_be_written_is_not_replayed_either(database: D
     (dead,) = bury(database, 1)
     with database.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TRIGGER full BEFORE INSERT ON actions BEGIN SELECT RAISE(ABORT, 'x'); END")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(IntegrityError):
         ledger.replay(database, [dead], "ada", NOW)
     assert row(database) == dead
 

@@ -22,8 +22,8 @@ from dispatcher.policy import (
     Verdict,
     judge,
     judge_interrupted,
-    read_answer,
     move,
+    read_answer,
 )
 from tests.ground import NOW, claim, outcome
 

@@ -14,7 +14,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from dispatcher.clock import MINUTE, SECOND
-from dispatcher.errors import StoreUnavailable
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, judge_interrupted, move
 from dispatcher.secret import Secret
@@ -115,7 +114,7 @@ def test_one_key_under_two_types_makes_two_deliveries(database: Database) -> Non
 def test_a_batch_that_cannot_be_written_leaves_nothing_behind(database: Database) -> None:
     full = "CREATE TRIGGER full BEFORE INSERT ON deliveries WHEN new.key = '3' BEGIN SELECT RAISE(ABORT, 'full'); END"
     run(database, full)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(IntegrityError):
         accept(database, 1, 2, 3)
     assert rows(database) == []
 
@@ -373,7 +372,7 @@ def test_of_a_turn_that_fails_nothing_is_on_disk(database: Database, trigger: st
     (claim,) = take(database, most=1)
     before = run(database, "SELECT * FROM deliveries ORDER BY id")
     run(database, f"CREATE TRIGGER full {trigger} BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
-    with pytest.raises(StoreUnavailable, match="the disk is full"):
+    with pytest.raises(IntegrityError, match="the disk is full"):
         corridor.turn(database, [settled(claim, NOW)], {"acme": 5}, NOW)
     assert run(database, "SELECT * FROM deliveries ORDER BY id") == before
     assert run(database, "SELECT * FROM attempts") == []

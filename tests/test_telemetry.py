@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from sqlalchemy.exc import IntegrityError
 
 from dispatcher.clock import MINUTE, SECOND
-from dispatcher.errors import StoreUnavailable
 from dispatcher.policy import Delays, Outcome, Reason, judge
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.seal import Seal
@@ -245,7 +245,7 @@ async def test_an_error_of_the_store_shows_neither_token_nor_amounts_in_its_trac
             connection.exec_driver_sql(
                 "CREATE TRIGGER full BEFORE INSERT ON deliveries BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
             )
-        with pytest.raises(StoreUnavailable) as error:
+        with pytest.raises(IntegrityError) as error:
             corridor.accept(at.database, [secret_event()], NOW)
         shown = "".join(traceback.format_exception(error.value))
         assert "the disk is full" in shown

@@ -230,7 +230,7 @@ class Bench:
 
     async def cut_off(self) -> None:
         """The end without a goodbye: whatever is in flight is gone and settles nothing, the file stays as it is."""
-        attempts = list(self.dispatch._attempts)
+        attempts = list(self.dispatch._held.values())
         for task in attempts:
             task.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
@@ -254,7 +254,7 @@ class Bench:
         await self.calm()
         async with asyncio.timeout(PATIENCE_SECONDS):
             while self.dispatch.in_flight:
-                await asyncio.wait(self.dispatch._attempts)
+                await asyncio.wait(self.dispatch._held.values(), return_when=asyncio.FIRST_COMPLETED)
                 await self.calm()
 
     async def look(self) -> None:

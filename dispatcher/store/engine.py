@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
 from dispatcher.errors import Refused, StoreUnavailable
 from dispatcher.store.schema import SCHEMA_VERSION, metadata
@@ -110,6 +110,9 @@ def _engine(path: Path, patience: float) -> Engine:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
+    except (IntegrityError, ProgrammingError, DataError):
+        # A bug of ours, not weather: trying again would not mend it.
+        raise
     except DBAPIError as error:
         raise StoreUnavailable(f"the database {path} can't be used: {error.orig}") from error
 
