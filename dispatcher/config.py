@@ -5,12 +5,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from dispatcher.clock import SECOND, duration_text, parse_duration
+from dispatcher.clock import SECOND, duration_text
 from dispatcher.crypto import (
     CipherName,
     CryptoReading,
@@ -22,19 +20,26 @@ from dispatcher.crypto import (
     read_iv,
     read_key,
 )
-from dispatcher.egress import Network, may_call, parse_address
+from dispatcher.egress import Network
 from dispatcher.errors import ConfigError, Fault, Unfit, choices
 from dispatcher.events import bearer_token, shown
-from dispatcher.policy import Delays, Interval, Schedule
+from dispatcher.policy import Delays, Interval, Rule, Schedule
 from dispatcher.presets import PRESETS
+from dispatcher.readers import (
+    address_and_port,
+    codes,
+    delays,
+    http_statuses,
+    json_path,
+    json_values,
+    networks,
+    operator_url,
+    sqlite_file,
+)
 from dispatcher.secret import Secret
 from dispatcher.settings import Table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
-_HOST = re.compile(
-    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
-)
-_NUMERIC = re.compile(r"(0[xX][0-9A-Fa-f]*|[0-9]+)")
 
 
 class Auth(StrEnum):
@@ -77,6 +82,7 @@ class Operator:
     auth: Auth
     token: Secret | None
     schedule: Schedule
+    rule: Rule | None
     reading: CryptoReading | None
     connect_timeout: int
     total_timeout: int
@@ -130,16 +136,16 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
     top = Table(raw, "", path.resolve().parent, faults, warnings)
     database, worker, http = top.table("database"), top.table("worker"), top.table("http")
     egress, web, log = top.table("egress"), top.table("web"), top.table("log")
-    allow = egress.read("allow", (), _networks)
+    allow = egress.read("allow", (), networks)
     timeouts = _timeouts(http, 3 * SECOND, 10 * SECOND)
     operators = top.table("operators")
     config = Config(
         path=path.resolve(),
-        database=database.read("url", top.folder / "dispatcher.db", lambda value: _sqlite(value, top.folder)),
+        database=database.read("url", top.folder / "dispatcher.db", lambda value: sqlite_file(value, top.folder)),
         concurrency=worker.integer("concurrency", 256, 1, 10_000),
         lease=worker.duration("lease", 60 * SECOND, SECOND),
         allow=allow,
-        listen=web.read("listen", ("127.0.0.1", 8080), _listen),
+        listen=web.read("listen", ("127.0.0.1", 8080), address_and_port),
         log_format=log.choice_or_none("format", LogFormat),
         log_level=log.choice("level", LogLevel.INFO),
         operators={name: _operator(name, operators.table(name), timeouts, allow) for name in operators.names()},
@@ -168,7 +174,7 @@ def _operator(name: str, table: Table, timeouts: tuple[int, int], allow: tuple[N
         table.fault("", f"{shown(name)} is no name for an operator", "use letters, digits, _ - and . (64 at most)")
     preset = table.read("preset", PRESETS["notice"], _preset)
     auth = table.choice("auth", Auth.BEARER)
-    notice_url = table.read("notice_url", None, lambda value: _url(value, allow))
+    notice_url = table.read("notice_url", None, lambda value: operator_url(value, allow))
     token = table.secret("token")
     connect_timeout, total_timeout = _timeouts(table, *timeouts)
     operator = Operator(
@@ -178,6 +184,7 @@ def _operator(name: str, table: Table, timeouts: tuple[int, int], allow: tuple[N
         auth=auth,
         token=token,
         schedule=_schedule(table),
+        rule=_rule(table.table("success", preset.get("success"))),
         reading=_reading(table.table("crypto", preset.get("crypto"))),
         connect_timeout=connect_timeout,
         total_timeout=total_timeout,
@@ -234,13 +241,34 @@ def _schedule(operator: Table) -> Schedule:
         table.close()
         return Interval(every, window)
     schedule = Delays(
-        table.read("delays", Delays().delays, _delays),
+        table.read("delays", Delays().delays, delays),
         table.choice("measured_from", Anchor.PREVIOUS).value,
     )
     if schedule.measured_from == "first" and list(schedule.delays) != sorted(schedule.delays):
         table.fault("delays", "must grow when they are measured from the first attempt", "sort them")
     table.close()
     return schedule
+
+
+def _rule(table: Table) -> Rule | None:
+    """What counts as a yes; None where the operator says nothing of it and the protocol's own rule holds."""
+    given = bool(table.names())
+    field, numeric = table.read("field", (), json_path), table.read("numeric", (), json_path)
+    rule = Rule(
+        statuses=frozenset(table.read("statuses", (200,), http_statuses)),
+        field=field,
+        values=table.read("values", (), json_values),
+        numeric=numeric,
+        coerce=table.boolean("coerce_code", default=False),
+        extra=frozenset(table.read("extra_success_codes", (), codes)),
+        final=frozenset(table.read("final_codes", (), codes)),
+    )
+    if rule.field and not rule.values and not rule.extra and not table.faulty("values"):
+        table.fault("values", "is missing, so that no answer could count as a yes", 'write e.g. values = ["0000"]')
+    if not rule.field and not table.faulty("field") and (rule.values or rule.coerce or rule.extra or rule.final):
+        table.fault("field", "is missing, so that the codes are read from nowhere", 'write e.g. field = "code"')
+    table.close()
+    return rule if given else None
 
 
 def _reading(table: Table) -> CryptoReading | None:
@@ -272,75 +300,3 @@ def _preset(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, str) or value not in PRESETS:
         raise Unfit(f"{shown(value)} is not known", f"write {choices(PRESETS)}")
     return PRESETS[value]
-
-
-def _delays(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise Unfit(f"{shown(value)} is not a list of durations", 'write e.g. ["1m", "30m", "50m"]')
-    return tuple(parse_duration(one) for one in value)
-
-
-def _networks(value: Any) -> tuple[Network, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise Unfit(f"{shown(value)} is not a list of texts", 'write e.g. ["127.0.0.0/8"]')
-    try:
-        return tuple(ip_network(one) for one in value)
-    except (ValueError, TypeError):
-        raise Unfit(f"{shown(value)} has something that is not a network", 'write CIDRs, like "10.1.0.0/16"') from None
-
-
-def _sqlite(value: Any, folder: Path) -> Path:
-    if not isinstance(value, str) or not value.startswith("sqlite:///") or value == "sqlite:///":
-        raise Unfit(
-            f"{shown(value) if not _has_password(value) else 'it'} is not the address of an SQLite file",
-            'write "sqlite:///dispatcher.db"',
-        )
-    return folder / value.removeprefix("sqlite:///")
-
-
-def _has_password(value: Any) -> bool:
-    return isinstance(value, str) and "@" in value
-
-
-def _listen(value: Any) -> tuple[str, int] | None:
-    if value == "":
-        return None
-    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65_535 or not host:
-        raise Unfit(
-            f"{shown(value)} is not an address and a port",
-            'write e.g. "127.0.0.1:8080", or "" to turn it off',
-        )
-    return host.strip("[]"), int(port)
-
-
-def _url(value: Any, allow: tuple[Network, ...]) -> str:
-    """An http(s) URL that means the same to every reader of URLs, and no address that may not be called."""
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value or "\\" in value:
-        raise Unfit("is not a URL in plain ASCII", 'write it like "https://operator.example/Demo/notice"')
-    try:
-        parts = urlsplit(value)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise Unfit("is not a URL", 'write it like "https://operator.example/Demo/notice"') from None
-    if parts.scheme not in ("http", "https"):
-        raise Unfit(f"has the scheme {shown(parts.scheme)}", "write https://…")
-    if "@" in parts.netloc or "%" in parts.netloc or parts.fragment or port == 0:
-        raise Unfit(
-            "has a user, a password, a zone, a fragment or port 0",
-            "leave them out; the token has a setting of its own",
-        )
-    address = parse_address(host)
-    if address is None and (
-        "[" in parts.netloc or not _HOST.fullmatch(host) or _NUMERIC.fullmatch(host.rpartition(".")[2])
-    ):
-        raise Unfit(
-            f"has the host {shown(host)}",
-            "write a plain host name (no final dot, punycode for IDN) or IP address",
-        )
-    if address is not None and not may_call(address, allow):
-        raise Unfit(
-            f"{address} is not on the public internet",
-            f'if it is meant, add it to egress.allow, like ["{address}"]',
-        )
-    return value

@@ -219,8 +219,7 @@ class Dispatch:
         lane.in_flight -= 1
         self.in_flight -= 1
         outcome = outcome._replace(key_version=seal.key_version)
-        protocol = PROTOCOLS.get(claim.type)
-        verdict = judge(claim, outcome, operator.schedule, protocol.rule if protocol else Rule())
+        verdict = judge(claim, outcome, operator.schedule, operator.rule or _own_rule(claim.type))
         self._done.append(Settlement(claim, outcome, verdict))
         self._wake.set()
 
@@ -252,3 +251,8 @@ class Dispatch:
                     self._log.error("store_unavailable", error=str(error), held=len(self._held))
                 await asyncio.sleep(BACKOFF_SECONDS[min(tried, len(BACKOFF_SECONDS) - 1)])
                 tried += 1
+
+
+def _own_rule(kind: str) -> Rule:
+    protocol = PROTOCOLS.get(kind)
+    return protocol.rule if protocol else Rule()

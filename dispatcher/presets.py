@@ -5,5 +5,9 @@ from typing import Any
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "notice": {"crypto": {"cipher": "aes-128-cbc"}},
+    "notice-b": {
+        "crypto": {"cipher": "aes-128-cbc"},
+        "success": {"field": "success", "values": [True], "numeric": "wallet"},
+    },
     "notice-aes256": {"crypto": {"cipher": "aes-256-cbc", "key_encoding": "utf8"}},
 }

@@ -93,6 +93,14 @@ class Table:
 
         return self.read(key, default, read)
 
+    def boolean(self, key: str, *, default: bool) -> bool:
+        def read(value: Any) -> bool:
+            if type(value) is not bool:
+                raise Unfit(f"{shown(value)} is neither true nor false", "write true or false, without quotes")
+            return value
+
+        return self.read(key, default, read)
+
     def choice(self, key: str, default: E) -> E:
         return self.read(key, default, _one_of(type(default)))
 

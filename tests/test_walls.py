@@ -12,7 +12,9 @@ import dispatcher
 FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "ground",
-        frozenset({"errors", "clock", "events", "policy", "crypto", "egress", "secret", "settings", "presets"})
+        frozenset(
+            {"errors", "clock", "events", "policy", "crypto", "egress", "secret", "settings", "presets", "readers"}
+        )
         | {"config"},
     ),
     ("doors out", frozenset({"seal", "wire", "store", "telemetry"})),

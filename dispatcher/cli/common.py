@@ -84,6 +84,10 @@ def fail(error: DispatcherError) -> NoReturn:
             click.echo(f"  {fault}", err=True)
     else:
         click.echo(f"Error: {error}", err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence()
     sys.exit(error.exit_status)
 
 

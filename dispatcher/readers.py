@@ -1,0 +1,113 @@
+"""What one setting may be: readers of single values, each raising Unfit with what to write instead. Pure."""
+
+import re
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dispatcher.clock import parse_duration
+from dispatcher.egress import Network, may_call, parse_address
+from dispatcher.errors import Unfit
+from dispatcher.events import shown
+
+_HOST = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+)
+_NUMERIC = re.compile(r"(0[xX][0-9A-Fa-f]*|[0-9]+)")
+
+
+def json_path(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, str) or not all(value.split(".")):
+        raise Unfit(f"{shown(value)} is not the path of a JSON field", 'write e.g. "code" or "data.result"')
+    return tuple(value.split("."))
+
+
+def http_statuses(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(type(one) is int and 200 <= one < 600 for one in value):
+        raise Unfit(f"{shown(value)} is not a list of HTTP statuses", "write e.g. [200]")
+    return tuple(value)
+
+
+def json_values(value: Any) -> tuple[object, ...]:
+    if not isinstance(value, list) or not all(type(one) in (str, int, bool) for one in value):
+        raise Unfit(f"{shown(value)} is not a list of texts, whole numbers or booleans", 'write e.g. ["0000"]')
+    return tuple(value)
+
+
+def codes(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise Unfit(f"{shown(value)} is not a list of texts", 'write e.g. ["1005"]')
+    return tuple(value)
+
+
+def delays(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise Unfit(f"{shown(value)} is not a list of durations", 'write e.g. ["1m", "30m", "50m"]')
+    return tuple(parse_duration(one) for one in value)
+
+
+def networks(value: Any) -> tuple[Network, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise Unfit(f"{shown(value)} is not a list of texts", 'write e.g. ["127.0.0.0/8"]')
+    try:
+        return tuple(ip_network(one) for one in value)
+    except (ValueError, TypeError):
+        raise Unfit(f"{shown(value)} has something that is not a network", 'write CIDRs, like "10.1.0.0/16"') from None
+
+
+def sqlite_file(value: Any, folder: Path) -> Path:
+    if not isinstance(value, str) or not value.startswith("sqlite:///") or value == "sqlite:///":
+        raise Unfit(
+            f"{shown(value) if not _has_password(value) else 'it'} is not the address of an SQLite file",
+            'write "sqlite:///dispatcher.db"',
+        )
+    return folder / value.removeprefix("sqlite:///")
+
+
+def _has_password(value: Any) -> bool:
+    return isinstance(value, str) and "@" in value
+
+
+def address_and_port(value: Any) -> tuple[str, int] | None:
+    if value == "":
+        return None
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65_535 or not host:
+        raise Unfit(
+            f"{shown(value)} is not an address and a port",
+            'write e.g. "127.0.0.1:8080", or "" to turn it off',
+        )
+    return host.strip("[]"), int(port)
+
+
+def operator_url(value: Any, allow: tuple[Network, ...]) -> str:
+    """An http(s) URL that means the same to every reader of URLs, and no address that may not be called."""
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value or "\\" in value:
+        raise Unfit("is not a URL in plain ASCII", 'write it like "https://operator.example/Demo/notice"')
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise Unfit("is not a URL", 'write it like "https://operator.example/Demo/notice"') from None
+    if parts.scheme not in ("http", "https"):
+        raise Unfit(f"has the scheme {shown(parts.scheme)}", "write https://…")
+    if "@" in parts.netloc or "%" in parts.netloc or parts.fragment or port == 0:
+        raise Unfit(
+            "has a user, a password, a zone, a fragment or port 0",
+            "leave them out; the token has a setting of its own",
+        )
+    address = parse_address(host)
+    if address is None and (
+        "[" in parts.netloc or not _HOST.fullmatch(host) or _NUMERIC.fullmatch(host.rpartition(".")[2])
+    ):
+        raise Unfit(
+            f"has the host {shown(host)}",
+            "write a plain host name (no final dot, punycode for IDN) or IP address",
+        )
+    if address is not None and not may_call(address, allow):
+        raise Unfit(
+            f"{address} is not on the public internet",
+            f'if it is meant, add it to egress.allow, like ["{address}"]',
+        )
+    return value
