@@ -35,14 +35,21 @@ class Daemon:
         self.config = config
         self.log = log
         self.clock = clock or WallClock()
-        self._lock = WorkerLock(config.database)
-        self._lock.acquire()
         self.database: Database = open_database(config.database, patience=PATIENCE_SECONDS)
+        self._lock = WorkerLock(config.database)
+        try:
+            self._lock.acquire()
+        except DispatcherError:
+            self.database.close()
+            raise
         self.rounds = Rounds(self.clock, log)
         self.dispatch = Dispatch(self.database, Wire(self.clock), self.clock, log, config.concurrency, self.rounds.arm)
+        self._started = config
         self._transport = transport
         self._resolver = Resolver()
         self._retired: list[Transport] = []
+        self._running: asyncio.Task[None] | None = None
+        self._stopping = False
         self.dispatch.lanes = {name: self._lane(operator, config) for name, operator in config.operators.items()}
 
     def _lane(self, operator: Operator, config: Config) -> Lane:
@@ -65,7 +72,7 @@ class Daemon:
         except DispatcherError as error:
             self.log.error("reload_refused", faults=str(error).splitlines(), kept="the old configuration")
             return
-        fixed = [name for name in _FIXED if getattr(new, name) != getattr(self.config, name)]
+        fixed = [name for name in _FIXED if getattr(new, name) != getattr(self._started, name)]
         if fixed:
             self.log.warning("reload_needs_restart", settings=fixed)
         self.config = new
@@ -85,7 +92,11 @@ class Daemon:
         self.dispatch.lanes = fresh
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT: no new claims then, what is in flight ends and is settled."""
+        """Until SIGTERM or SIGINT: no new claims then, what is in flight ends and is settled.
+
+        A second signal gives up at once: raises CancelledError, and what was held is rescued by the next start.
+        """
+        self._running = asyncio.current_task()
         try:
             async with contextlib.AsyncExitStack() as stack:
                 web = await stack.enter_async_context(self._serving())
@@ -156,6 +167,12 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self.reload, self.config.path)
 
     def _stop(self, name: str) -> None:
+        if self._stopping and self._running is not None:
+            # Somebody is out of patience, with an operator or with the store: what is held is found at the next start.
+            self.log.warning("given_up", signal=name, in_flight=self.dispatch.in_flight)
+            self._running.cancel()
+            return
+        self._stopping = True
         self.log.info("stopping", signal=name, in_flight=self.dispatch.in_flight)
         self.dispatch.stop()
 

@@ -165,6 +165,10 @@ def _cross_check(config: Config, top: Table) -> None:
             f"{duration_text(config.lease)} is not longer than the longest total_timeout, {duration_text(longest)}",
             "write a longer lease, or an attempt could be taken for lost while it runs",
         )
+    for name, operator in config.operators.items():
+        if len(config.operators) > 1 and operator.concurrency >= config.concurrency:
+            told = f"{operator.concurrency} is all of worker.concurrency, {config.concurrency}"
+            top.warn(f"operators.{name}.concurrency", told, "write less, or it can hold up the others when it hangs")
     if not config.operators:
         top.warn("operators", "there is none", "add [operators.NAME]; until then every event is refused")
 
@@ -175,6 +179,8 @@ def _operator(name: str, table: Table, timeouts: tuple[int, int], allow: tuple[N
     preset = table.read("preset", PRESETS["notice"], _preset)
     auth = table.choice("auth", Auth.BEARER)
     notice_url = table.read("notice_url", None, lambda value: operator_url(value, allow))
+    if table.read("callback_url", None, lambda value: operator_url(value, allow)) is not None:
+        table.warn("callback_url", "is for settle, which this version does not speak", "nothing is sent there")
     token = table.secret("token")
     connect_timeout, total_timeout = _timeouts(table, *timeouts)
     operator = Operator(

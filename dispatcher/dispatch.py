@@ -16,9 +16,10 @@ from typing import ParamSpec, TypeVar
 from dispatcher.clock import Clock
 from dispatcher.config import Operator
 from dispatcher.errors import StoreUnavailable, Unfit
-from dispatcher.policy import Claim, Delays, Outcome, Reason, Rule, judge, judge_interrupted
+from dispatcher.policy import Claim, Outcome, Reason, Rule, Verb, Verdict, judge, judge_interrupted
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.seal import Seal
+from dispatcher.secret import Secret
 from dispatcher.store import corridor
 from dispatcher.store.corridor import Settlement
 from dispatcher.store.engine import Database
@@ -129,9 +130,11 @@ class Dispatch:
     def _interrupted(self, claim: Claim, claimed_at: int) -> Settlement:
         lane = self.lanes.get(claim.operator)
         now = self._clock.now()
-        verdict = judge_interrupted(claim, now, lane.operator.schedule if lane else Delays())
         outcome = Outcome(claimed_at, now, None, reason=Reason.INTERRUPTED, detail="the worker died during the attempt")
-        return Settlement(claim, outcome, verdict)
+        if lane is None:
+            # Whose schedule nobody knows is not dead by another's: it waits until it is configured again.
+            return Settlement(claim, outcome, Verdict(Verb.RETRY, now, Reason.INTERRUPTED))
+        return Settlement(claim, outcome, judge_interrupted(claim, now, lane.operator.schedule))
 
     async def _survey(self) -> None:
         """Ask which operators have work due, and set the alarm for the earliest that is not due yet."""
@@ -206,20 +209,24 @@ class Dispatch:
 
     async def _attempt(self, lane: Lane, claim: Claim) -> None:
         """One attempt, from the frozen event to a settlement; whatever happens, a settlement comes of it."""
-        operator, seal = lane.operator, lane.seal
-        started_at = self._clock.now()
+        operator, started_at = lane.operator, self._clock.now()
         try:
             outcome = await self._post(lane, claim)
+            verdict = judge(claim, outcome, operator.schedule, operator.rule or _own_rule(claim.type))
         except Exception as error:
             # A bug of ours, and the request may be out: it counts as doubtful and is shown.
             self._log.exception("attempt_broke", id=claim.id, operator=claim.operator)
             outcome = Outcome(
-                started_at, self._clock.now(), None, reason=Reason.INTERRUPTED, detail=type(error).__name__
+                started_at,
+                self._clock.now(),
+                None,
+                reason=Reason.INTERRUPTED,
+                detail=type(error).__name__,
+                key_version=lane.seal.key_version,
             )
+            verdict = judge(claim, outcome, operator.schedule, Rule())
         lane.in_flight -= 1
         self.in_flight -= 1
-        outcome = outcome._replace(key_version=seal.key_version)
-        verdict = judge(claim, outcome, operator.schedule, operator.rule or _own_rule(claim.type))
         self._done.append(Settlement(claim, outcome, verdict))
         self._wake.set()
 
@@ -234,7 +241,10 @@ class Dispatch:
             now = self._clock.now()
             return Outcome(now, now, 0, reason=Reason.CONFIG, detail=str(unfit))
         request = build_request(letter.url, json_headers(letter.bearer), letter.body)
-        return await self._wire.post(lane.transport, request, operator.total_timeout)
+        key_version = lane.seal.key_version
+        outcome = await self._wire.post(lane.transport, request, operator.total_timeout)
+        body = _without(letter.bearer, outcome.body)
+        return outcome._replace(key_version=key_version, body=body)
 
     async def _store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run on the store thread; while the store is away, wait and try again: nothing held here is given up."""
@@ -256,3 +266,8 @@ class Dispatch:
 def _own_rule(kind: str) -> Rule:
     protocol = PROTOCOLS.get(kind)
     return protocol.rule if protocol else Rule()
+
+
+def _without(bearer: Secret | None, body: bytes) -> bytes:
+    """An answer that repeats our token must not carry it into the log."""
+    return body if bearer is None else body.replace(bearer.reveal().encode(), b"[token]")

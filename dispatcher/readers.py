@@ -62,7 +62,8 @@ def sqlite_file(value: Any, folder: Path) -> Path:
             f"{shown(value) if not _has_password(value) else 'it'} is not the address of an SQLite file",
             'write "sqlite:///dispatcher.db"',
         )
-    return folder / value.removeprefix("sqlite:///")
+    # Resolved, since the worker's lock stands beside the file: one file, one lock, whatever leads to it.
+    return (folder / value.removeprefix("sqlite:///")).resolve()
 
 
 def _has_password(value: Any) -> bool:

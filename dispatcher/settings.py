@@ -1,6 +1,7 @@
 """Reading one TOML table: every fault at once, each with its key, what is wrong and what to write instead."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +12,7 @@ from dispatcher.errors import Fault, Unfit, choices, listed
 from dispatcher.events import shown, unknown
 from dispatcher.secret import Secret
 
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", re.ASCII)
 D = TypeVar("D")
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -67,9 +69,6 @@ class Table:
         except Unfit as unfit:
             self.faults.append(unfit.at(self.at(key)))
             return default
-
-    def text(self, key: str, default: str) -> str:
-        return self.read(key, default, _text)
 
     def integer(self, key: str, default: int, lowest: int, highest: int) -> int:
         def read(value: Any) -> int:
@@ -128,7 +127,9 @@ class Table:
         name = _text(value)
         text = os.environ.get(name)
         if not text:
-            raise Unfit(f"the environment variable {shown(name)} is not set", "set it where the dispatcher starts")
+            # What looks like no variable's name may be the secret itself, written under the wrong key.
+            told = f"the environment variable {name}" if _VARIABLE.fullmatch(name) else "the environment variable"
+            raise Unfit(f"{told} is not set", "write the variable's name, and set it where the dispatcher starts")
         return Secret(text)
 
     def _from_file(self, value: Any) -> Secret | None:
@@ -137,9 +138,9 @@ class Table:
             text = path.read_text("utf-8").strip()
         except (OSError, ValueError) as error:
             told = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise Unfit(f"the file {shown(str(path))} can't be read ({told})", "check its path and rights") from None
+            raise Unfit(f"names a file that can't be read ({told})", "check its path and rights") from None
         if not text:
-            raise Unfit(f"the file {shown(str(path))} is empty", "write the secret into it")
+            raise Unfit("names a file that is empty", "write the secret into it")
         if path.stat().st_mode & 0o077:
             self.warn("", f"the file {shown(str(path))} can be read by others", f"chmod 600 {path.name}")
         return Secret(text)
@@ -148,7 +149,7 @@ class Table:
         """Call last: whatever nobody asked for is unknown."""
         for name in self._raw:
             if name not in self._known:
-                fault = unknown(name, sorted(self._known))
+                fault = unknown(name, sorted(set(self._known)))
                 self.fault(fault.where, fault.fault, fault.mend)
 
 

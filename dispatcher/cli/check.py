@@ -62,7 +62,8 @@ def _check_database(config: Config, faults: list[Fault], warnings: list[Fault]) 
         faults.append(Fault("database.url", f"the folder {folder} can't be written to", "give the rights to it"))
         return
     if not config.database.exists():
-        warnings.append(Fault("database.url", f"{config.database} does not exist yet", "the first command makes it"))
+        told = f"{config.database} does not exist yet"
+        warnings.append(Fault("database.url", told, "`dispatcher enqueue` or `dispatcher run` makes it"))
         return
     try:
         waiting = operators_waiting(opened(config))

@@ -60,6 +60,8 @@ def guarded(command: F) -> F:
             return command(*args, **kwargs)
         except DispatcherError as error:
             fail(error)
+        except UnicodeEncodeError:
+            fail(Refused("an argument is not UTF-8 text; write it again"))
         except BrokenPipeError:
             # The reader of our output (head, less) has gone: that is its right, not an error.
             _silence()

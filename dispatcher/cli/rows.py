@@ -65,8 +65,9 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def amounts(row: Row) -> dict[str, str]:
     """The frozen event's amounts, as decimal text."""
+    protocol = PROTOCOLS.get(row.type)
     event = orjson.loads(row.body)
-    return {name: event[name] for name in PROTOCOLS[row.type].amounts}
+    return {name: event[name] for name in protocol.amounts} if protocol else {}
 
 
 def as_json(row: Row) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """`dispatcher run`: the daemon."""
 
+import asyncio
 import gc
 import signal
 import sys
@@ -40,4 +41,7 @@ def command(config_path: Path) -> None:
     # The store's thread asks for Python's lock a few times in each transaction: it gets it after 0.5 ms, not after 5.
     sys.setswitchinterval(0.0005)
 
-    uvloop.run(daemon())
+    try:
+        uvloop.run(daemon())
+    except asyncio.CancelledError:
+        sys.exit(1)

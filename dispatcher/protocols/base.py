@@ -47,7 +47,7 @@ def bearer(operator: Operator, claim: Claim) -> Secret | None:
     if operator.auth is not Auth.PER_EVENT:
         return operator.token
     if claim.bearer is None:
-        raise Unfit("the event brought no token", f"hand it in again, or set another auth for {operator.name}")
+        raise Unfit("the event brought no token", f"set another auth for {operator.name}, or resolve it by hand")
     return claim.bearer
 
 

@@ -1,4 +1,4 @@
-"""The statements of a delivery's life: accept, survey, turn (settle and claim), stranded. One thread calls them."""
+"""The statements of a delivery's life: accept, survey, turn (settle and claim), stranded. Synchronous."""
 
 import secrets
 from collections import defaultdict
@@ -28,7 +28,7 @@ class Fate(StrEnum):
 
 
 class Settlement(NamedTuple):
-    """What one attempt came to, ready to be written. `response` is the bounded snippet of the answer."""
+    """What one attempt came to, ready to be written."""
 
     claim: Claim
     outcome: Outcome

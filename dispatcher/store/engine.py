@@ -4,16 +4,20 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from dispatcher.errors import Refused, StoreUnavailable
 from dispatcher.store.schema import SCHEMA_VERSION, metadata
 
+# For `->>` and UPDATE … FROM.
+OLDEST_SQLITE = (3, 38)
+# What may pass by itself: SQLITE_PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB.
+_WEATHER = frozenset({3, 5, 6, 7, 8, 10, 11, 13, 14, 15, 26})
 _READ = {"dispatcher_read": True}
 
 
@@ -43,38 +47,48 @@ class Database:
 def open_database(path: Path, *, create: bool = True, patience: float = 10.0) -> Database:
     """Opens the file, makes it and its tables where `create` says so; waits `patience` s for another's lock.
 
-    Raises StoreUnavailable; Refused for a file of something else, or of another version.
+    Raises StoreUnavailable; Refused for a file of something else, or of another version, which is left as it is.
     """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        wanted = ".".join(map(str, OLDEST_SQLITE))
+        raise Refused(f"this Python has SQLite {sqlite3.sqlite_version}; the dispatcher needs {wanted} or newer")
     if not create and not path.exists():
         raise StoreUnavailable(f"there is no database {path} yet; `dispatcher enqueue` or `dispatcher run` makes it")
     if not path.parent.is_dir():
         raise StoreUnavailable(f"the database {path} can't be opened: its folder does not exist; create it")
+    version = _version(path, patience)
+    if version == 0 and not create:
+        raise Refused(f"the database {path} holds no wallet-flow log; name the right file in database.url")
+    if version not in (0, SCHEMA_VERSION):
+        raise Refused(f"the database {path} has schema {version}; this dispatcher works with schema {SCHEMA_VERSION}")
     database = Database(path, patience)
-    try:
-        with database.reading() as connection:
-            version = _version(connection)
-        if version == 0 and create:
+    if version == 0:
+        try:
             with database.writing() as connection:
-                version = _version(connection) or _create(path, connection)
-        if version != SCHEMA_VERSION:
-            found = f"has schema {version}" if version else "holds no wallet-flow log"
-            raise Refused(f"the database {path} {found}; this dispatcher works with schema {SCHEMA_VERSION}")
-    except BaseException:
-        database.close()
-        raise
+                metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except BaseException:
+            database.close()
+            raise
     return database
 
 
-def _create(path: Path, connection: Connection) -> int:
-    if inspect(connection).get_table_names():
+def _version(path: Path, patience: float) -> int:
+    """The schema's version, 0 for a file that is new; looks before anything is set or written.
+
+    Raises StoreUnavailable, and Refused for another program's file.
+    """
+    try:
+        # For its owner alone: it will hold events, and players' tokens.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with closing(sqlite3.connect(path, timeout=patience)) as connection:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(f"the database {path} can't be used: {error}") from None
+    if tables and not tables >= metadata.tables.keys():
         raise Refused(f"the database {path} holds another program's tables; name a file of its own in database.url")
-    metadata.create_all(connection)
-    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    return SCHEMA_VERSION
-
-
-def _version(connection: Connection) -> int:
-    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    return version
 
 
 def _engine(path: Path, patience: float) -> Engine:
@@ -110,10 +124,10 @@ def _engine(path: Path, patience: float) -> Engine:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
-    except (IntegrityError, ProgrammingError, DataError):
-        # A bug of ours, not weather: trying again would not mend it.
-        raise
     except DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _WEATHER:
+            # A bug of ours, which trying again would not mend.
+            raise
         raise StoreUnavailable(f"the database {path} can't be used: {error.orig}") from error
 
 

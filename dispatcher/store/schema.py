@@ -51,7 +51,7 @@ deliveries = Table(
     Column("finished_at", BigInteger),
     Column("reason", String),
     Column("ambiguous", Boolean, nullable=False, server_default=text("0")),
-    UniqueConstraint("operator", "type", "key"),
+    UniqueConstraint("operator", "key", "type"),
     CheckConstraint(f"status IN ({_STATUSES})", name="status_is_known"),
     CheckConstraint("(status = 'pending') = (due_at IS NOT NULL)", name="pending_exactly_when_due"),
     CheckConstraint("(status = 'sending') = (token IS NOT NULL)", name="sending_exactly_when_held"),
@@ -65,7 +65,7 @@ deliveries = Table(
 # Partial: these stay as small as the work that waits, however many rows are finished.
 Index("due", deliveries.c.operator, deliveries.c.due_at, sqlite_where=text("status = 'pending'"))
 Index("held", deliveries.c.claimed_at, sqlite_where=text("status = 'sending'"))
-Index("dead", deliveries.c.operator, deliveries.c.finished_at, sqlite_where=text("status = 'dead'"))
+Index("dead", deliveries.c.id, sqlite_where=text("status = 'dead'"))
 
 attempts = Table(
     "attempts",
