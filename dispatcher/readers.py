@@ -92,7 +92,8 @@ def operator_url(value: Any, allow: tuple[Network, ...]) -> str:
     except ValueError:
         raise Unfit("is not a URL", 'write it like "https://operator.example/Demo/notice"') from None
     if parts.scheme not in ("http", "https"):
-        raise Unfit(f"has the scheme {shown(parts.scheme)}", "write https://…")
+        told = f"has the scheme {shown(parts.scheme)}" if parts.scheme else "has no scheme"
+        raise Unfit(told, "write https://…")
     if "@" in parts.netloc or "%" in parts.netloc or parts.fragment or port == 0:
         raise Unfit(
             "has a user, a password, a zone, a fragment or port 0",

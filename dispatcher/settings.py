@@ -120,7 +120,8 @@ class Table:
 
     def _plain(self, value: Any) -> Secret | None:
         if type(value) is not str or not value:
-            raise Unfit("is not a text with something in it", 'write it in quotes: "…"')
+            told = "is empty" if value == "" else "is not text"
+            raise Unfit(told, 'write the secret in quotes: "…"')
         return Secret(value)
 
     def _from_env(self, value: Any) -> Secret | None:

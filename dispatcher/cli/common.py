@@ -93,10 +93,10 @@ def fail(error: DispatcherError) -> NoReturn:
     sys.exit(error.exit_status)
 
 
-def read_configuration(path: Path) -> Config:
-    """The configuration, its warnings on stderr."""
+def read_configuration(path: Path, *, warn: bool = False) -> Config:
+    """The configuration; its warnings on stderr where `warn` says so: told at every command, they'd bury the rest."""
     config = load_config(path)
-    for warning in config.warnings:
+    for warning in config.warnings if warn else ():
         click.echo(f"Warning: {warning}", err=True)
     return config
 

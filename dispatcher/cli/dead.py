@@ -96,6 +96,9 @@ def replay_(
     else:
         change = replay(database, rows, _actor(), WallClock().now())
         Bell(config.database).ring()
+    for row in change.taken:
+        if row.status == Status.RESOLVED:
+            click.echo(f"{row.operator} {row.key}: was resolved by hand, and is sent again", err=True)
     _tell(change, "replayed", dry_run, as_json, lang)
 
 

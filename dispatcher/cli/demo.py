@@ -131,7 +131,7 @@ class Story:
         click.echo("  harbour mends its server; support replays all but one of its dead letters.\n")
         self._play("harbour", ())
         self.dead = [row.key for row in find(self.database, Filter(status=Status.DEAD), None)]
-        self._run("dead", "replay", "harbour", *self.dead[1:], "--dry-run", quiet=True)
+        self._run("dead", "replay", "--dry-run", "harbour", *self.dead[1:], quiet=True)
         self._run("dead", "replay", "harbour", *self.dead[1:])
         replayed = Filter(operator="harbour", status=Status.DELIVERED)
         _until("the replay", lambda: len(list(find(self.database, replayed, None))) == len(self.dead) - 1)

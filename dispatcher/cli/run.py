@@ -28,7 +28,7 @@ def command(config_path: Path) -> None:
     from dispatcher.app import Daemon
     from dispatcher.telemetry import configure_logs
 
-    config = read_configuration(config_path)
+    config = read_configuration(config_path, warn=True)
     as_json = config.log_format is LogFormat.JSON if config.log_format else not sys.stderr.isatty()
     log = configure_logs(as_json=as_json, level=config.log_level)
 

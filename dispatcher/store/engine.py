@@ -193,6 +193,7 @@ class Bell:
             while os.read(pipe, 4096):
                 pass
 
-    @staticmethod
-    def close(pipe: int) -> None:
+    def close(self, pipe: int) -> None:
+        """Nobody listens any more; the pipe goes too, since whoever reads all files of a folder would wait in it."""
         os.close(pipe)
+        self._path.unlink(missing_ok=True)
