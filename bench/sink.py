@@ -9,30 +9,32 @@ import signal
 import sys
 from typing import cast
 
+import httptools
+
 YES = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{"code":"0000"}'
 NO = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
-_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (\d+)\r\n")
 _ORDER = re.compile(rb'"order_no":"([^"]+)"')
 
 
 class Sink(asyncio.Protocol):
-    """Just enough HTTP/1.1 for requests with a Content-Length."""
+    """Just enough HTTP/1.1 to tell where a request ends."""
 
     refuse: set[bytes] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
-        self._buffer = b""
+        self._parser = httptools.HttpRequestParser(self)
+        self._body = b""
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while (head := self._buffer.find(b"\r\n\r\n")) >= 0:
-            length = _LENGTH.search(self._buffer, 0, head + 2)
-            end = head + 4 + (int(length[1]) if length else 0)
-            if len(self._buffer) < end:
-                return
-            body, self._buffer = self._buffer[head + 4 : end], self._buffer[end:]
-            self._transport.write(YES if self.refuse is None else self._second_time(body, self.refuse))
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self._transport.write(YES if self.refuse is None else self._second_time(self._body, self.refuse))
+        self._body = b""
 
     def _second_time(self, body: bytes, seen: set[bytes]) -> bytes:
         order = _ORDER.search(body)
