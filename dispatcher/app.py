@@ -37,11 +37,6 @@ class Daemon:
         self.clock = clock or WallClock()
         self.database: Database = open_database(config.database, patience=PATIENCE_SECONDS)
         self._lock = WorkerLock(config.database)
-        try:
-            self._lock.acquire()
-        except DispatcherError:
-            self.database.close()
-            raise
         self.rounds = Rounds(self.clock, log)
         self.dispatch = Dispatch(self.database, Wire(self.clock), self.clock, log, config.concurrency, self.rounds.arm)
         self._started = config
@@ -50,7 +45,14 @@ class Daemon:
         self._retired: list[Transport] = []
         self._running: asyncio.Task[None] | None = None
         self._stopping = False
-        self.dispatch.lanes = {name: self._lane(operator, config) for name, operator in config.operators.items()}
+        try:
+            self._lock.acquire()
+            # Key versions are written here: not before it is sure that this is the file's one worker.
+            self.dispatch.lanes = {name: self._lane(operator, config) for name, operator in config.operators.items()}
+        except DispatcherError:
+            self.database.close()
+            self._lock.release()
+            raise
 
     def _lane(self, operator: Operator, config: Config) -> Lane:
         pinned = PinnedTransport(self._resolver, config.allow, operator.connect_timeout)

@@ -35,25 +35,26 @@ def json_values(value: Any) -> tuple[object, ...]:
     return tuple(value)
 
 
-def codes(value: Any) -> tuple[str, ...]:
+def _texts(value: Any, what: str, mend: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise Unfit(f"{shown(value)} is not a list of texts", 'write e.g. ["1005"]')
-    return tuple(value)
+        raise Unfit(f"{shown(value)} is not a list of {what}", mend)
+    return value
+
+
+def codes(value: Any) -> tuple[str, ...]:
+    return tuple(_texts(value, "texts", 'write e.g. ["1005"]'))
 
 
 def delays(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise Unfit(f"{shown(value)} is not a list of durations", 'write e.g. ["1m", "30m", "50m"]')
-    return tuple(parse_duration(one) for one in value)
+    return tuple(parse_duration(one) for one in _texts(value, "durations", 'write e.g. ["1m", "30m", "50m"]'))
 
 
 def networks(value: Any) -> tuple[Network, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise Unfit(f"{shown(value)} is not a list of texts", 'write e.g. ["127.0.0.0/8"]')
+    texts = _texts(value, "networks", 'write CIDRs, like ["127.0.0.0/8"]')
     try:
-        return tuple(ip_network(one) for one in value)
-    except (ValueError, TypeError):
-        raise Unfit(f"{shown(value)} has something that is not a network", 'write CIDRs, like "10.1.0.0/16"') from None
+        return tuple(ip_network(one) for one in texts)
+    except ValueError:
+        raise Unfit("has something that is not a network", 'write CIDRs, like "10.1.0.0/16"') from None
 
 
 def sqlite_file(value: Any, folder: Path) -> Path:

@@ -206,7 +206,7 @@ def told(outcome: Outcome) -> tuple[int | None, bytes, Reason | None]:
 async def until(true: Callable[[], bool]) -> None:
     """Lets the others work until it is true; TimeoutError when it never is."""
     async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110
+        while not true():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0)
 
 

@@ -65,7 +65,7 @@ def test_what_a_slow_producer_writes_is_delivered_before_it_writes_more(story: S
         for event in orders(3):
             producer.stdin.write(line(event).encode() + b"\n")
             producer.stdin.flush()
-            until(lambda number=event["order_no"]: receiver.booked().get(number) == 1)  # type: ignore[misc]
+            until(lambda number=event["order_no"]: receiver.booked().get(number) == 1)  # type: ignore[misc]  # mypy can't infer a lambda's default
         out, _ = producer.communicate(timeout=10)
         assert (producer.returncode, out) == (0, b"accepted 3, duplicate 0, conflict 0, invalid 0\n")
 

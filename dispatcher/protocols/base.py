@@ -29,7 +29,7 @@ class Protocol(NamedTuple):
     - `freeze(operator, values)`: the accepted event, from values without a fault;
     - `letter(operator, claim, seal)`: what one attempt sends; `seal` encrypts with the key in force; raises Unfit
       where the settings in force can't make a request of it;
-    - `amounts(body)`: the frozen event's amounts by name, as decimal text;
+    - `amounts`: which of the frozen event's fields are amounts, as decimal text;
     - `rule`: what counts as a yes.
     """
 

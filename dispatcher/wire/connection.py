@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection, on asyncio and llhttp: knows at every moment what was sent and what came back.
 
-Ours, because the exact answer to "can the operator have booked it?" hangs on it, and because it is the hot path:
-a request costs less than half of what the quickest client library needs (docs/benchmarks.md).
+Ours, because the exact answer to "can the operator have booked it?" hangs on it, and because it is the hot path
+(docs/architecture.md, Dependencies, has the figures).
 """
 
 import asyncio
