@@ -84,7 +84,7 @@ class Wire:
         detail: str | None = None
         answer, truncated = b"", False
         try:
-            with _Deadline(deadline / SECOND):
+            async with asyncio.timeout(deadline / SECOND):
                 response = await transport.handle_async_request(request)
                 status = response.status_code
                 answer, truncated = await _read(response)
@@ -110,30 +110,6 @@ async def reach(transport: PinnedTransport, url: str) -> str | None:
     except httpx.TransportError as error:
         return f"{next(name for kind, name in _REASONS if isinstance(error, kind))} ({error})"
     return None
-
-
-class _Deadline:
-    """`asyncio.timeout` for the one use that each attempt makes of it, at a third of its cost."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._over = False
-
-    def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "posted by a task"
-        self._task = task
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._end)
-
-    def _end(self) -> None:
-        self._over = True
-        self._task.cancel()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Raises TimeoutError in place of our own cancellation; another's passes."""
-        self._timer.cancel()
-        if self._over and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
-            raise TimeoutError
 
 
 def _reason(error: Exception, request: httpx.Request) -> Reason:
