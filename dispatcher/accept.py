@@ -1,39 +1,65 @@
 """The first step of a delivery's life: one line of JSON becomes one frozen event, or every fault of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from dispatcher.config import Operator
 from dispatcher.errors import EventError, Fault, Unfit, choices
-from dispatcher.events import Event, collect_fields, parse_json, shown, unknown
-from dispatcher.protocols import PROTOCOLS
+from dispatcher.events import Event, Field, bearer_token, collect_fields, parse_json, shown, unknown, whose_token
+from dispatcher.operator import Auth, Operator, OrderingKey, Terms
+from dispatcher.protocols import PROTOCOLS, Protocol
 
 _ENVELOPE = ("operator", "type")
+# Any event may bring its player's token; it is kept where the operator wants that one, and must be there then.
+_TOKEN = Field("token", bearer_token, required=False)
+_FIELDS = {kind: (*protocol.fields, _TOKEN) for kind, protocol in PROTOCOLS.items()}
+_FIELDS_PER_EVENT = {kind: (*protocol.fields, Field("token", bearer_token)) for kind, protocol in PROTOCOLS.items()}
+
+Lock = Callable[[bytes, str], str]
 
 
-def parse_event(line: bytes | str, operators: Mapping[str, Operator]) -> Event:
-    """The event in one line (interface.md, Events). Raises EventError with all its faults."""
+def parse_event(line: bytes | str, operators: Mapping[str, Operator], lock: Lock) -> Event:
+    """The event in one line (interface.md, Events), its token locked. Raises EventError with all its faults."""
     try:
         raw = parse_json(line)
     except Unfit as unfit:
         raise EventError([unfit.at("line")]) from None
-    return read_event(raw, operators)
+    return read_event(raw, operators, lock)
 
 
-def read_event(raw: dict[str, Any], operators: Mapping[str, Operator]) -> Event:
+def read_event(raw: dict[str, Any], operators: Mapping[str, Operator], lock: Lock) -> Event:
     """As `parse_event`, from an object whose numbers are int or Decimal."""
     faults: list[Fault] = []
     operator = operators.get(_known(raw.pop("operator", None), "operator", operators, faults))
     protocol = PROTOCOLS.get(_known(raw.pop("type", None), "type", PROTOCOLS, faults))
     if protocol is None:
         raise EventError(faults)
-    values, unfit = collect_fields(raw, protocol.fields(operator), _ENVELOPE)
+    terms = None if operator is None else operator.terms[protocol.name]
+    per_event = terms is not None and terms.auth is Auth.PER_EVENT
+    fields = (_FIELDS_PER_EVENT if per_event else _FIELDS)[protocol.name]
+    values, unfit = collect_fields(raw, fields, _ENVELOPE)
     faults += unfit
-    if operator is not None:
-        faults += protocol.check(operator, values)
+    if operator is not None and terms is not None:
+        faults += [*_not_taken(operator, protocol, terms), *protocol.check(operator, values)]
         if not faults:
-            return protocol.freeze(operator, values)
+            return _whole(protocol.freeze(operator, values), operator, values, lock if per_event else None)
     raise EventError(faults)
+
+
+def _not_taken(operator: Operator, protocol: Protocol, terms: Terms) -> list[Fault]:
+    if terms.url is not None:
+        return []
+    told = f"{operator.name} takes no {protocol.name}: it has no {protocol.url}"
+    return [Fault("type", told, f"set {protocol.url} for {operator.name}, or send another type")]
+
+
+def _whole(event: Event, operator: Operator, values: Mapping[str, Any], lock: Lock | None) -> Event:
+    """The event with what its operator's settings add: the token as it is kept, and its place in an order."""
+    if lock is not None:
+        event = event._replace(bearer=lock(values["token"].encode(), whose_token(event)))
+    if operator.ordering is not None:
+        key = operator.ordering.key
+        event = event._replace(sequence=event.uid if key is OrderingKey.UID else values.get(key))
+    return event
 
 
 def _known(value: object, name: str, known: Mapping[str, object], faults: list[Fault]) -> str:

@@ -8,22 +8,23 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from dispatcher.clock import Clock, WallClock
-from dispatcher.config import Config, Operator, load_config
-from dispatcher.dispatch import EVER, Dispatch, Lane
+from dispatcher.config import Config, load_config
+from dispatcher.dispatch import EVER, Attempts, Dispatch, Lane
 from dispatcher.errors import DispatcherError
+from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
-from dispatcher.store.corridor import key_version
 from dispatcher.store.engine import Bell, Database, WorkerLock, open_database
 from dispatcher.telemetry import Log
+from dispatcher.tls import tls_context
 from dispatcher.web import application, bind, serving
-from dispatcher.wire import PinnedTransport, Resolver, Transport, Wire
+from dispatcher.wire import Grant, PinnedTransport, Resolver, Transport, Wire
 
 STUCK_SECONDS = 15.0
 # For another's lock on the store; then /readyz and the log say so, and the corridor tries again by itself.
 PATIENCE_SECONDS = 1.0
 # Settings that only a start reads.
-_FIXED = ("database", "listen", "log_format", "log_level")
+_FIXED = ("database", "listen", "log_format", "log_level", "master_key", "former_master_key")
 
 
 class Daemon:
@@ -38,60 +39,100 @@ class Daemon:
         self.database: Database = open_database(config.database, patience=PATIENCE_SECONDS)
         self._lock = WorkerLock(config.database)
         self.rounds = Rounds(self.clock, log)
-        self.dispatch = Dispatch(self.database, Wire(self.clock), self.clock, log, config.concurrency, self.rounds.arm)
         self._started = config
         self._transport = transport
         self._resolver = Resolver()
         self._retired: list[Transport] = []
         self._running: asyncio.Task[None] | None = None
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         try:
             self._lock.acquire()
-            # Key versions are written here: not before it is sure that this is the file's one worker.
-            self.dispatch.lanes = {name: self._lane(operator, config) for name, operator in config.operators.items()}
+            # Operators are written here: not before it is sure that this is the file's one worker.
+            self._vault = open_vault(config, self.database)
+            self._provision(config)
+            attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
+            self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
+            self.dispatch.refresh = self._refresh
+            self._roster = Roster({}, {}, 0)
+            self._enrol(self._load())
         except DispatcherError:
             self.database.close()
             self._lock.release()
             raise
 
-    def _lane(self, operator: Operator, config: Config) -> Lane:
-        pinned = PinnedTransport(self._resolver, config.allow, operator.connect_timeout)
-        return Lane(operator, self._seal(operator), self._transport or pinned)
+    def _provision(self, config: Config) -> None:
+        changed = provision(self.database, self._vault, config, self.clock.now(), actor="file")
+        if changed:
+            self.log.info("operators_declared", operators=changed)
 
-    def _seal(self, operator: Operator) -> Seal:
-        assert operator.reading is not None, "a configuration without it is refused"
-        version = key_version(self.database, operator.name, operator.reading.fingerprint, self.clock.now())
-        return Seal(operator.reading, version)
+    def _load(self) -> Roster:
+        return load(self.database, self._vault, self.config, self._roster.members)
 
-    def reload(self, path: Path) -> None:
+    async def _refresh(self, _revision: int) -> None:
+        """Somebody changed an operator: from now on it goes by the new settings."""
+        self._enrol(await self.dispatch.store(self._load))
+
+    def _enrol(self, roster: Roster) -> None:
+        """Puts operators into their lanes; attempts under way end with the settings that they began with."""
+        lanes: dict[str, Lane] = {}
+        for name, member in roster.members.items():
+            lane, before = self.dispatch.lanes.get(name), self._roster.members.get(name)
+            if lane is None:
+                lane = self._lane(member)
+            elif before is None or before.operator is not member.operator:
+                self._retired.append(lane.transport)
+                lane.take(self._lane(member))
+            released = lane.stand(member.standing)
+            if released:
+                self.dispatch.let_go(name)
+            lanes[name] = lane
+        self._retired += [lane.transport for name, lane in self.dispatch.lanes.items() if name not in lanes]
+        for name, fault in roster.faults.items():
+            if self._roster.faults.get(name) != fault:
+                self.log.error("operator_unfit", operator=name, faults=fault.splitlines(), mend="its deliveries wait")
+        self.dispatch.lanes, self._roster, self.dispatch.revision = lanes, roster, roster.revision
+
+    def _lane(self, member: Member) -> Lane:
+        operator = member.operator
+        context = tls_context(operator.tls) if operator.tls else None
+        pinned = PinnedTransport(self._resolver, self.config.allow, operator.connect_timeout, context)
+        transport = self._transport or pinned
+        return Lane(
+            operator,
+            Seal(operator.reading) if operator.reading else None,
+            transport,
+            Grant(transport, operator.oauth) if operator.oauth else None,
+            member.standing.key_version,
+        )
+
+    async def reload(self, path: Path) -> None:
         """Read the configuration again (SIGHUP). A faulty one is reported and leaves the old one in force.
 
         Operators change at once, for attempts that begin from now on; the rest wants a restart, and is named.
         """
+        async with self._reloading:
+            await self._reload(path)
+
+    async def _reload(self, path: Path) -> None:
         try:
             new = load_config(path)
-            lanes = {name: self._lane(operator, new) for name, operator in new.operators.items()}
+            await self.dispatch.store(self._provision, new)
         except DispatcherError as error:
             self.log.error("reload_refused", faults=str(error).splitlines(), kept="the old configuration")
             return
         fixed = [name for name in _FIXED if getattr(new, name) != getattr(self._started, name)]
         if fixed:
             self.log.warning("reload_needs_restart", settings=fixed)
+        if new.defaults != self.config.defaults:
+            # They go into every operator: each is read anew.
+            self._roster = self._roster._replace(members={})
         self.config = new
         self.dispatch.concurrency = new.concurrency
-        self._replace(lanes)
+        self._enrol(await self.dispatch.store(self._load))
         self.dispatch.look()
-        self.log.info("reloaded", operators=len(new.operators))
-
-    def _replace(self, fresh: dict[str, Lane]) -> None:
-        """Put new settings into the lanes that stand; attempts under way end with those they began with."""
-        old = self.dispatch.lanes
-        self._retired += [lane.transport for lane in old.values()]
-        for name, lane in old.items():
-            if name in fresh:
-                lane.operator, lane.seal, lane.transport = fresh[name].operator, fresh[name].seal, fresh[name].transport
-                fresh[name] = lane
-        self.dispatch.lanes = fresh
+        self.log.info("reloaded", operators=len(self._roster.members))
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT: no new claims then, what is in flight ends and is settled.
@@ -121,6 +162,8 @@ class Daemon:
         faults = {}
         if self.dispatch.store_fault is not None:
             faults["database"] = self.dispatch.store_fault
+        if self.dispatch.own_fault is not None:
+            faults["network"] = self.dispatch.own_fault
         if not self.rounds.scheduler.running:
             faults["scheduler"] = "not running"
         stuck = time.monotonic() - self.dispatch.turned_at
@@ -134,7 +177,7 @@ class Daemon:
     def _told(self) -> dict[str, object]:
         return {
             "database": str(self.config.database),
-            "operators": len(self.config.operators),
+            "operators": len(self._roster.members),
             "concurrency": self.config.concurrency,
         }
 
@@ -166,7 +209,12 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
-        loop.add_signal_handler(signal.SIGHUP, self.reload, self.config.path)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+
+    def _reload_soon(self) -> None:
+        task = asyncio.create_task(self.reload(self.config.path))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _stop(self, name: str) -> None:
         if self._stopping and self._running is not None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Protocol
 
 from dispatcher.errors import Unfit
@@ -13,6 +13,8 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 LONGEST = 366 * DAY
+
+GMT8 = timezone(timedelta(hours=8))
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_9999 = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
@@ -61,6 +63,11 @@ def to_datetime(at: int) -> datetime:
 def iso(at: int | None) -> str | None:
     """ISO 8601 in UTC with milliseconds, as every `--json` document writes times."""
     return None if at is None else to_datetime(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def gmt8(moment: datetime) -> str:
+    """The 28 characters of wire-contract.md, `settle`: GMT+8 on any machine, milliseconds cut off, not rounded."""
+    return moment.astimezone(GMT8).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1_000:03}+0800"
 
 
 def parse_moment(text: str, now: int) -> int:

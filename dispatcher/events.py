@@ -9,15 +9,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+from dispatcher.clock import gmt8
 from dispatcher.errors import EventError, Fault, Unfit
-from dispatcher.secret import Secret
 
 MAX_EVENT_BYTES = 64 * 1024
 MAX_PLACES = 4
+MAX_LIST = 1_000
 MAX_WHOLE_DIGITS = 20
 
 _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
@@ -30,7 +32,8 @@ class Event(NamedTuple):
     """One accepted event, frozen: what every attempt will be made from.
 
     `body` is compact JSON with amounts as decimal text; `digest` is the same for the same content,
-    however its numbers were written; `bearer` is the player's token where the operator wants that one.
+    however its numbers were written. `bearer` is the player's token, where the operator wants that one, locked by the
+    vault; `sequence` is what it shares with events that must go out before or after it, where there is an order.
     """
 
     operator: str
@@ -39,11 +42,17 @@ class Event(NamedTuple):
     uid: str
     body: str
     digest: bytes
-    bearer: Secret | None
+    bearer: str | None = None
+    sequence: str | None = None
 
     def __repr__(self) -> str:
         """Whose it is; never the player's token, nor what was won."""
         return f"Event({self.operator} {self.type} {self.key})"
+
+
+def whose_token(one: Any) -> str:
+    """What the vault ties a token to: a delivery (anything with its operator, type and key), so that it stays there."""
+    return f"token of {one.operator} {one.type} {one.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +180,34 @@ def opaque(longest: int) -> Callable[[Any], str]:
     return read
 
 
+def texts(longest: int) -> Callable[[Any], list[str]]:
+    """A list of texts that are passed through, each as by `opaque`."""
+    read_one = opaque(longest)
+
+    def read(value: Any) -> list[str]:
+        if type(value) is not list or len(value) > MAX_LIST:
+            raise Unfit(f"{shown(value)} is not a list of texts", f'write e.g. ["A", "B"], {MAX_LIST} at most')
+        return [read_one(one) for one in value]
+
+    return read
+
+
+def zoned_time(value: Any) -> str:
+    """A time with its zone, as the 28 characters of GMT+8 (wire-contract.md, `settle`)."""
+    mend = 'write it like "2022-10-14T23:00:00.000+0800"'
+    if type(value) is not str:
+        raise Unfit(f"{shown(value)} is not text", mend)
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise Unfit(f"{shown(value)} is not a time", mend) from None
+    if moment.tzinfo is None:
+        raise Unfit(f"{shown(value)} has no zone", mend)
+    if not 1970 < moment.year < 9998:
+        raise Unfit(f"{shown(value)} is before 1971 or after 9997", mend)
+    return gmt8(moment)
+
+
 def integer(lowest: int, highest: int, meaning: str) -> Callable[[Any], int]:
     """A JSON number without a fraction, within bounds; `meaning` tells the reader of an error what is wanted."""
 
@@ -203,6 +240,14 @@ def amount(value: Any) -> Decimal:
     return read if read else abs(read)
 
 
+def unsigned_amount(value: Any) -> Decimal:
+    """As `amount`, and not below zero."""
+    read = amount(value)
+    if read < 0:
+        raise Unfit(f"{shown(read)} is below zero", "write what was staked or won, without a sign")
+    return read
+
+
 def bearer_token(value: Any) -> str:
     """A token that can stand in a header: visible ASCII, no blank, no line break. Its value is never shown."""
     if type(value) is not str or not _TOKEN.fullmatch(value):
@@ -213,6 +258,12 @@ def bearer_token(value: Any) -> str:
 def decimal_text(value: Decimal) -> str:
     """The decimal as digits: no exponent, no float, the places it was given with."""
     return format(value, "f")
+
+
+def settled_text(value: Decimal) -> str:
+    """As `decimal_text`, with one decimal place at least: `10` is `"10.0"` (wire-contract.md, `settle`)."""
+    text = decimal_text(value)
+    return text if "." in text else f"{text}.0"
 
 
 def content_digest(values: Sequence[object]) -> bytes:

@@ -8,12 +8,13 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-from dispatcher.clock import MINUTE
+from dispatcher.clock import MINUTE, SECOND
 from dispatcher.errors import Unfit
 from dispatcher.events import parse_json
-from dispatcher.secret import Secret
 
 MAX_CODE = 64
+# How long a delivery waits after a fault of our own, which costs it no attempt.
+PUT_OFF = 5 * SECOND
 
 
 class Status(StrEnum):
@@ -33,6 +34,7 @@ class Verb(StrEnum):
     DELIVER = "deliver"
     RETRY = "retry"
     BURY = "bury"
+    PUT_OFF = "put_off"
     REPLAY = "replay"
     RESOLVE = "resolve"
 
@@ -42,6 +44,7 @@ MOVES: dict[tuple[Status, Verb], Status] = {
     (Status.SENDING, Verb.DELIVER): Status.DELIVERED,
     (Status.SENDING, Verb.RETRY): Status.PENDING,
     (Status.SENDING, Verb.BURY): Status.DEAD,
+    (Status.SENDING, Verb.PUT_OFF): Status.PENDING,
     (Status.DEAD, Verb.REPLAY): Status.PENDING,
     (Status.DEAD, Verb.RESOLVE): Status.RESOLVED,
     (Status.RESOLVED, Verb.REPLAY): Status.PENDING,
@@ -91,20 +94,25 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """One attempt at once, then one after each delay (µs), counted from the attempt before or from the first."""
+    """One attempt at once, then one after each delay (µs), counted from the attempt before or from the first.
+
+    `retry_after`: the most (µs) by which an operator's Retry-After may put the next attempt off; 0: it is not heeded.
+    """
 
     delays: tuple[int, ...] = (1 * MINUTE, 30 * MINUTE, 50 * MINUTE)
     measured_from: Literal["previous", "first"] = "previous"
+    retry_after: int = 0
 
-    def next_due(self, failures: int, anchor: int, ended: int) -> int | None:
+    def next_due(self, failures: int, anchor: int, ended: int, asked: int = 0) -> int | None:
         """When the attempt after `failures` failed ones is due; None when there is none left.
 
-        `anchor` and `ended` are the ends of the first and of the latest attempt (µs). Never before `ended`.
+        `anchor` and `ended` are the ends of the first and of the latest attempt (µs), `asked` what the operator wants
+        to be left alone for (µs): it can only lengthen the delay. Never before `ended`.
         """
         if failures > len(self.delays):
             return None
         start = ended if self.measured_from == "previous" else anchor
-        return max(ended, start + self.delays[failures - 1])
+        return max(ended + min(asked, self.retry_after), start + self.delays[failures - 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +121,22 @@ class Interval:
 
     every: int
     window: int
+    retry_after: int = 0
 
-    def next_due(self, failures: int, anchor: int, ended: int) -> int | None:
-        """As `Delays.next_due`; a window that ends between two attempts ends it."""
-        due = ended + self.every
-        return due if due <= anchor + self.window else None
+    def next_due(self, failures: int, anchor: int, ended: int, asked: int = 0) -> int | None:
+        """As `Delays.next_due`; a window that ends between two attempts ends it, what was asked for does not."""
+        due, end = ended + self.every, anchor + self.window
+        return max(due, min(ended + min(asked, self.retry_after), end)) if due <= end else None
 
 
 Schedule = Delays | Interval
 
 
 class Claim(NamedTuple):
-    """A delivery in this process's hands: the row as claimed. Only `token` makes it ours to settle."""
+    """A delivery in this process's hands: the row as claimed. Only `token` makes it ours to settle.
+
+    `bearer` is the player's token as the vault locked it; `sequence` the line it stands in.
+    """
 
     id: int
     operator: str
@@ -132,13 +144,14 @@ class Claim(NamedTuple):
     key: str
     uid: str
     body: str
-    bearer: Secret | None
+    bearer: str | None
     attempt: int
     run_from: int
     anchor_at: int | None
     due_at: int
     token: int
     ambiguous: bool
+    sequence: str | None = None
 
     def __repr__(self) -> str:
         """Whose it is and which attempt; never the player's token, nor what was won."""
@@ -156,7 +169,8 @@ class Outcome(NamedTuple):
     """What came of one POST. `reason` is set where no whole answer came; the judge decides the rest.
 
     `started_at`, `ended_at`: µs since 1970 by the wall clock; `duration`: µs by a clock that
-    can't jump, None where our own crash cut it short.
+    can't jump, None where our own crash cut it short. `retry_after`: what the operator asked for with 429 or 503 (µs).
+    `ours`: the fault is on our side and the request never left: no attempt of the delivery's.
     """
 
     started_at: int
@@ -168,16 +182,22 @@ class Outcome(NamedTuple):
     truncated: bool = False
     detail: str | None = None
     key_version: int | None = None
+    retry_after: int | None = None
+    ours: bool = False
 
 
 class Verdict(NamedTuple):
-    """What becomes of the delivery: the verb, when it is due again (RETRY), why, and what the operator said."""
+    """What becomes of the delivery: the verb, when it is due again, why, and what the operator said.
+
+    `anchor_at`: the end of the run's first attempt, on the operator's own clock (see `judge`).
+    """
 
     verb: Verb
     due_at: int | None = None
     reason: Reason | None = None
     code: str | None = None
     words: str | None = None
+    anchor_at: int | None = None
 
     @property
     def status(self) -> Status:
@@ -268,22 +288,29 @@ def _code(value: object) -> str | None:
     return str(value)[:MAX_CODE] if type(value) in (str, int, Decimal, bool) else None
 
 
-def judge(claim: Claim, outcome: Outcome, schedule: Schedule, rule: Rule) -> Verdict:
-    """Deliver, retry until …, or bury."""
+def judge(claim: Claim, outcome: Outcome, schedule: Schedule, rule: Rule, closed: int = 0) -> Verdict:
+    """Deliver, retry until …, put off, or bury.
+
+    `closed`: for how long (µs, in all, up to now) the operator has been paused or held. Windows are measured on the
+    operator's own clock, which stands still then: the time less `closed`. So no pause uses a window up.
+    """
+    if outcome.ours:
+        return Verdict(Verb.PUT_OFF, outcome.ended_at + PUT_OFF, outcome.reason, anchor_at=claim.anchor_at)
     reason, code, words = read_answer(outcome, rule)
+    anchor_at = outcome.ended_at - closed if claim.anchor_at is None else claim.anchor_at
+    said = Verdict(Verb.DELIVER, None, reason, code, words, anchor_at)
     if reason is None:
-        return Verdict(Verb.DELIVER, code=code, words=words)
+        return said
     if code is not None and code in rule.final:
-        return Verdict(Verb.BURY, reason=reason, code=code, words=words)
-    anchor = outcome.ended_at if claim.anchor_at is None else claim.anchor_at
-    due_at = schedule.next_due(claim.attempt - claim.run_from, anchor, outcome.ended_at)
-    verb = Verb.BURY if due_at is None else Verb.RETRY
-    return Verdict(verb, due_at, reason, code, words)
+        return said._replace(verb=Verb.BURY)
+    failures, asked = claim.attempt - claim.run_from, outcome.retry_after or 0
+    due_at = schedule.next_due(failures, anchor_at + closed, outcome.ended_at, asked)
+    return said._replace(verb=Verb.BURY if due_at is None else Verb.RETRY, due_at=due_at)
 
 
-def judge_interrupted(claim: Claim, now: int, schedule: Schedule) -> Verdict:
+def judge_interrupted(claim: Claim, now: int, schedule: Schedule, closed: int = 0) -> Verdict:
     """Our own crash: the attempt counts, and the delivery goes on at once (wire-contract.md, Ambiguities)."""
-    anchor = now if claim.anchor_at is None else claim.anchor_at
-    if schedule.next_due(claim.attempt - claim.run_from, anchor, now) is None:
-        return Verdict(Verb.BURY, reason=Reason.INTERRUPTED)
-    return Verdict(Verb.RETRY, now, Reason.INTERRUPTED)
+    anchor_at = now - closed if claim.anchor_at is None else claim.anchor_at
+    left = schedule.next_due(claim.attempt - claim.run_from, anchor_at + closed, now)
+    verb = Verb.BURY if left is None else Verb.RETRY
+    return Verdict(verb, None if left is None else now, Reason.INTERRUPTED, anchor_at=anchor_at)

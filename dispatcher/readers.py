@@ -1,5 +1,6 @@
 """What one setting may be: readers of single values, each raising Unfit with what to write instead. Pure."""
 
+import base64
 import re
 from ipaddress import ip_network
 from pathlib import Path
@@ -14,7 +15,34 @@ from dispatcher.events import shown
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
 )
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_HEADER_TEXT = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
+_MAX_HEADER_CHARACTERS = 4_096
+_WEBHOOK_PREFIX = "whsec_"
 _NUMERIC = re.compile(r"(0[xX][0-9A-Fa-f]*|[0-9]+)")
+
+_OF_THE_CONNECTION = "belongs to the connection, which is the dispatcher's"
+_OF_THE_BODY = "is set by the dispatcher from what it sends"
+_OF_THE_SIGNATURE = "is set by the signature"
+# By name in small letters: why nobody may set it. With two lengths or framings two readers would see two requests.
+_OWN_HEADERS = {
+    "host": "is set from the URL",
+    "content-length": _OF_THE_BODY,
+    "content-type": _OF_THE_BODY,
+    "transfer-encoding": _OF_THE_BODY,
+    "connection": _OF_THE_CONNECTION,
+    "keep-alive": _OF_THE_CONNECTION,
+    "te": _OF_THE_CONNECTION,
+    "trailer": _OF_THE_CONNECTION,
+    "upgrade": _OF_THE_CONNECTION,
+    "expect": "makes the operator answer before it has the request",
+    "user-agent": "is always the dispatcher's own",
+    "accept": "is always */*",
+    "accept-encoding": "would have answers packed, and none is unpacked",
+    "webhook-id": _OF_THE_SIGNATURE,
+    "webhook-timestamp": _OF_THE_SIGNATURE,
+    "webhook-signature": _OF_THE_SIGNATURE,
+}
 
 
 def json_path(value: Any) -> tuple[str, ...]:
@@ -114,3 +142,49 @@ def operator_url(value: Any, allow: tuple[Network, ...]) -> str:
             f'if it is meant, add it to egress.allow, like ["{address}"]',
         )
     return value
+
+
+def header_name(name: str) -> str:
+    """A header that an operator may be sent beside ours: a token of RFC 9110, section 5.6.2."""
+    if not _TOKEN.fullmatch(name):
+        raise Unfit(f"{shown(name)} is not the name of a header", 'write letters, digits and hyphens, like "X-Api-Key"')
+    small = name.lower()
+    why = "is meant for proxies, and none is used" if small.startswith("proxy-") else _OWN_HEADERS.get(small)
+    if why is not None:
+        raise Unfit(f"{name} {why}", "leave it out")
+    return name
+
+
+def header_value(text: str) -> str:
+    """What may stand in one line of a header. The text is a secret: the fault says what it has, never the text."""
+    if len(text) > _MAX_HEADER_CHARACTERS:
+        raise Unfit(f"has {len(text)} characters", f"write at most {_MAX_HEADER_CHARACTERS}")
+    if not text:
+        raise Unfit("is empty", "write the header's value, or leave the header out")
+    if _HEADER_TEXT.fullmatch(text):
+        return text
+    if any(sign in text for sign in "\r\n\0"):
+        raise Unfit("has a line break or NUL in it", "write it in one line")
+    if text.strip(" \t") != text:
+        raise Unfit("begins or ends with a blank", "take it away")
+    raise Unfit("has characters that a header can't carry", "write visible ASCII characters, blanks and tabs only")
+
+
+def webhook_secret(text: str) -> str:
+    """A secret of Standard Webhooks: `whsec_` and 24 to 64 bytes in base64. The fault never shows it."""
+    webhook_key(text)
+    return text
+
+
+def webhook_key(text: str) -> bytes:
+    """The bytes that such a secret stands for, the key of the HMAC. Raises Unfit."""
+    mend = f"write {_WEBHOOK_PREFIX} and the base64 of 24 to 64 random bytes, as the operator gave it to you"
+    if not text.startswith(_WEBHOOK_PREFIX):
+        raise Unfit(f"does not begin with {_WEBHOOK_PREFIX}", mend)
+    try:
+        key = base64.b64decode(text.removeprefix(_WEBHOOK_PREFIX), validate=True)
+    except ValueError:
+        raise Unfit(f"is not base64 after {_WEBHOOK_PREFIX}", mend) from None
+    if not 24 <= len(key) <= 64:
+        raise Unfit(f"stands for {len(key)} bytes", mend)
+    return key

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,56 +19,65 @@ T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
 
+@dataclass
+class Report:
+    """What reading a configuration brings to light, beside its values. `secrets` is by the keys that lead there."""
+
+    folder: Path
+    faults: list[Fault] = field(default_factory=list)
+    warnings: list[Fault] = field(default_factory=list)
+    secrets: dict[tuple[str, ...], Secret] = field(default_factory=dict)
+
+
 class Table:
     """A table that is read key by key. Faults are collected; a faulty key gives its default and reading goes on."""
 
-    def __init__(self, raw: object, path: str, folder: Path, faults: list[Fault], warnings: list[Fault]) -> None:
+    def __init__(self, raw: object, path: tuple[str, ...], report: Report) -> None:
         self.path = path
-        self.folder = folder
-        self.faults = faults
-        self.warnings = warnings
+        self.report = report
         self._known: list[str] = []
         if not isinstance(raw, Mapping):
             # Not its value: a key or token may stand where the table should.
-            self.fault("", "is not a table", f"write [{path}] with its keys below, each table once")
+            self.fault("", "is not a table", f"write [{'.'.join(path)}] with its keys below, each table once")
             raw = {}
-        self._raw: Mapping[str, Any] = raw
+        self.raw: Mapping[str, Any] = raw
 
     def at(self, key: str) -> str:
-        return shown(".".join(part for part in (self.path, key) if part), 200)
+        return shown(".".join(part for part in (*self.path, key) if part), 200)
 
     def fault(self, key: str, fault: str, mend: str) -> None:
-        self.faults.append(Fault(self.at(key), fault, mend))
+        self.report.faults.append(Fault(self.at(key), fault, mend))
 
     def warn(self, key: str, fault: str, mend: str) -> None:
-        self.warnings.append(Fault(self.at(key), fault, mend))
+        self.report.warnings.append(Fault(self.at(key), fault, mend))
 
     def faulty(self, key: str) -> bool:
         """True where the key, or its `_env` or `_file`, was given and refused."""
         return any(
-            fault.where in (self.at(key), self.at(f"{key}_env"), self.at(f"{key}_file")) for fault in self.faults
+            fault.where in (self.at(key), self.at(f"{key}_env"), self.at(f"{key}_file")) for fault in self.report.faults
         )
 
     def has(self, key: str) -> bool:
         self._known.append(key)
-        return key in self._raw
+        return key in self.raw
 
     def names(self) -> list[str]:
-        return list(self._raw)
+        return list(self.raw)
 
     def table(self, key: str, preset: Mapping[str, Any] | None = None) -> "Table":
-        raw = self._raw.get(key, {}) if self.has(key) else {}
+        """The table below `key`, empty where there is none; what it does not say, `preset` says."""
+        raw = self.raw.get(key, {}) if self.has(key) else {}
         merged = {**preset, **raw} if preset and isinstance(raw, Mapping) else raw
-        return Table(merged, self.at(key), self.folder, self.faults, self.warnings)
+        return Table(merged, (*self.path, key), self.report)
 
     def read(self, key: str, default: D, reader: Callable[[Any], T]) -> D | T:
         """The key's value by `reader`, which raises Unfit; the default where the key is absent or unfit."""
         if not self.has(key):
             return default
         try:
-            return reader(self._raw[key])
+            return reader(self.raw[key])
         except Unfit as unfit:
-            self.faults.append(unfit.at(self.at(key)))
+            self.report.faults.append(unfit.at(self.at(key)))
             return default
 
     def integer(self, key: str, default: int, lowest: int, highest: int) -> int:
@@ -106,17 +116,22 @@ class Table:
     def choice_or_none(self, key: str, kind: type[E]) -> E | None:
         return self.read(key, None, _one_of(kind))
 
-    def secret(self, key: str) -> Secret | None:
-        """`key`, or the text of the variable `key_env` or the file `key_file` (interface.md, Configuration)."""
+    def secret(self, key: str, *, private: bool = True) -> Secret | None:
+        """`key`, or the text of the variable `key_env` or the file `key_file` (interface.md, Configuration).
+
+        A file that others can read is warned of where its content is `private`.
+        """
         given = [name for name in (key, f"{key}_env", f"{key}_file") if self.has(name)]
         if not given:
             return None
         if len(given) > 1:
             self.fault(key, f"is given {len(given)} times ({listed(given)})", "keep one of them")
             return None
-        return self.read(
-            given[0], None, {0: self._plain, 4: self._from_env, 5: self._from_file}[len(given[0]) - len(key)]
-        )
+        readers = {0: self._plain, 4: self._from_env, 5: lambda value: self._from_file(value, private=private)}
+        secret = self.read(given[0], None, readers[len(given[0]) - len(key)])
+        if secret is not None:
+            self.report.secrets[(*self.path, key)] = secret
+        return secret
 
     def _plain(self, value: Any) -> Secret | None:
         if type(value) is not str or not value:
@@ -133,8 +148,8 @@ class Table:
             raise Unfit(f"{told} is not set", "write the variable's name, and set it where the dispatcher starts")
         return Secret(text)
 
-    def _from_file(self, value: Any) -> Secret | None:
-        path = self.folder / _text(value)
+    def _from_file(self, value: Any, *, private: bool) -> Secret | None:
+        path = self.report.folder / _text(value)
         try:
             text = path.read_text("utf-8").strip()
         except (OSError, ValueError) as error:
@@ -142,13 +157,13 @@ class Table:
             raise Unfit(f"names a file that can't be read ({told})", "check its path and rights") from None
         if not text:
             raise Unfit("names a file that is empty", "write the secret into it")
-        if path.stat().st_mode & 0o077:
+        if private and path.stat().st_mode & 0o077:
             self.warn("", f"the file {shown(str(path))} can be read by others", f"chmod 600 {path.name}")
         return Secret(text)
 
     def close(self) -> None:
         """Call last: whatever nobody asked for is unknown."""
-        for name in self._raw:
+        for name in self.raw:
             if name not in self._known:
                 fault = unknown(name, sorted(set(self._known)))
                 self.fault(fault.where, fault.fault, fault.mend)

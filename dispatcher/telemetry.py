@@ -9,7 +9,7 @@ import orjson
 import structlog
 
 from dispatcher.clock import MILLISECOND, iso
-from dispatcher.policy import Claim, Outcome, Verdict
+from dispatcher.policy import Claim, Outcome, Verb, Verdict
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -70,10 +70,12 @@ def attempt_line(claim: Claim, outcome: Outcome, verdict: Verdict, *, late: bool
         "operator": claim.operator,
         "type": claim.type,
         "key": claim.key,
-        "n": claim.attempt,
+        # A fault of our own is no attempt of the delivery's.
+        "n": None if verdict.verb is Verb.PUT_OFF else claim.attempt,
         "trigger": claim.trigger.value,
         "status": verdict.status.value,
         "http_status": outcome.http_status,
+        "code": verdict.code,
         "reason": verdict.reason and verdict.reason.value,
         "ambiguous": bool(verdict.reason and verdict.reason.ambiguous),
         "detail": outcome.detail,

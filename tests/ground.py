@@ -9,8 +9,9 @@ from typing import Any
 
 from hypothesis import settings
 
-from dispatcher.config import Config, Operator, read_config
+from dispatcher.config import Config, read_config
 from dispatcher.errors import ConfigError, Fault
+from dispatcher.operator import Operator
 from dispatcher.policy import Claim, Outcome, Reason
 
 # A busy machine is no fault of the code, and a test leaves nothing behind.
@@ -48,9 +49,11 @@ def acme_with(lines: str) -> str:
     return ACME.replace("[operators.acme]", f"[operators.acme]\n{lines}")
 
 
-def operator(**changes: Any) -> Operator:
-    """Acme, a `notice` operator with the defaults of interface.md."""
-    return dataclasses.replace(config_with(ACME).operators["acme"], **changes)
+def operator(terms: Mapping[str, Any] | None = None, **changes: Any) -> Operator:
+    """Acme, a `notice` operator with the defaults of interface.md; `terms` changes those of its notices."""
+    acme = dataclasses.replace(config_with(ACME).operators["acme"], **changes)
+    of_notice = dataclasses.replace(acme.terms["notice"], **terms or {})
+    return dataclasses.replace(acme, terms={**acme.terms, "notice": of_notice})
 
 
 def operators(**changes: Any) -> Mapping[str, Operator]:
@@ -71,6 +74,33 @@ def notice(**changes: Any) -> dict[str, Any]:
         "time": 1767225601,
     }
     return event | changes
+
+
+def settle_event(**changes: Any) -> dict[str, Any]:
+    """A whole `settle` event."""
+    event = {
+        "operator": "acme",
+        "type": "settle",
+        "gameType": "SLOT",
+        "gameCode": "fortune-mouse",
+        "userId": "player-1",
+        "txId": "tx-0001",
+        "roundId": "round-1",
+        "status": "settled",
+        "betTime": "2022-10-14T23:00:00.000+0800",
+        "roundStartTime": "2022-10-14T22:59:59.000+0800",
+        "betAmount": "10.0",
+        "validBetAmount": "10.0",
+        "winAmount": "12.5",
+        "odds": "1.25",
+        "result": ["A", "K", "Q"],
+    }
+    return event | changes
+
+
+def lock(plaintext: bytes, about: str) -> str:
+    """What a vault would make of a secret; here only bytes turned round, so that a test sees what it was."""
+    return f"locked:{about}:{plaintext.decode()[::-1]}"
 
 
 def line(event: Mapping[str, Any], without: Sequence[str] = (), **raw: str) -> str:

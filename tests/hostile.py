@@ -7,10 +7,12 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
 from typing import Any
+
+import pytest
 
 from dispatcher.clock import SECOND, WallClock
 from dispatcher.policy import Outcome, Reason
@@ -199,6 +201,48 @@ class Ahead:
         return time.monotonic() + self.seconds
 
 
+def set_ahead(monkeypatch: pytest.MonkeyPatch) -> Ahead:
+    """The clock of everything in the wire that keeps something for a while."""
+    clock = Ahead()
+    for module in ("transport", "resolver", "oauth"):
+        monkeypatch.setattr(f"dispatcher.wire.{module}.time", clock)
+    return clock
+
+
+Answer = Sequence[str] | OSError | asyncio.Event
+
+
+class Names:
+    """The resolver's other side: each name's answers in turn, the last one for ever; every question is kept."""
+
+    def __init__(self, answers: Mapping[str, Sequence[Answer]]) -> None:
+        self.asked: list[str] = []
+        self._answers = {name: list(given) for name, given in answers.items()}
+
+    async def __call__(self, host: str) -> list[tuple[Any, ...]]:
+        self.asked.append(host)
+        left = self._answers[host]
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        await asyncio.sleep(0)
+        if isinstance(answer, asyncio.Event):
+            await answer.wait()
+            return []
+        if isinstance(answer, OSError):
+            raise answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in answer]
+
+
+def names(monkeypatch: pytest.MonkeyPatch, **answers: Sequence[Answer]) -> Names:
+    """What `acme.example` and the like resolve to, from now on."""
+    given = Names({f"{name}.example": answer for name, answer in answers.items()})
+    monkeypatch.setattr("dispatcher.wire.resolver.ask", given)
+    return given
+
+
+def named(url: str, name: str = "acme.example") -> str:
+    return url.replace("127.0.0.1", name)
+
+
 def told(outcome: Outcome) -> tuple[int | None, bytes, Reason | None]:
     return outcome.http_status, outcome.body, outcome.reason
 
@@ -230,8 +274,15 @@ async def playing(
 class Caller:
     """What the tests call with: the real wire over the real transport."""
 
-    def __init__(self, allow: Sequence[str] = LOOPBACK, connect_timeout: int = 3 * SECOND) -> None:
-        self.transport = PinnedTransport(Resolver(), [ip_network(text) for text in allow], connect_timeout)
+    def __init__(
+        self,
+        allow: Sequence[str] = LOOPBACK,
+        connect_timeout: int = 3 * SECOND,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.resolver = Resolver()
+        networks = [ip_network(text) for text in allow]
+        self.transport = PinnedTransport(self.resolver, networks, connect_timeout, context)
         self.wire = Wire(WallClock())
 
     async def post(

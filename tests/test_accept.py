@@ -10,24 +10,24 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dispatcher.accept import parse_event, read_event
-from dispatcher.config import Auth, NetCheck
 from dispatcher.errors import EventError, Unfit
 from dispatcher.events import Event, parse_json
-from tests.ground import line, notice, operators
+from dispatcher.operator import Auth, NetCheck
+from tests.ground import line, lock, notice, operators
 
 OPERATORS = operators()
-OWN_TOKENS = operators(auth=Auth.PER_EVENT, token=None)
+OWN_TOKENS = operators(terms={"auth": Auth.PER_EVENT}, token=None)
 NO_CHECK = operators(net_check=NetCheck.OFF)
 
 
 def accepted(event: dict[str, Any] | None = None, /, **raw: str) -> Event:
-    return parse_event(line(event or notice(), **raw), OPERATORS)
+    return parse_event(line(event or notice(), **raw), OPERATORS, lock)
 
 
 def refused(text: bytes | str, known: Any = OPERATORS) -> dict[str, str]:
     """The faults of a line by where each stands."""
     with pytest.raises(EventError) as error:
-        parse_event(text, known)
+        parse_event(text, known, lock)
     return {fault.where: str(fault) for fault in error.value.faults}
 
 
@@ -49,7 +49,7 @@ def test_a_whole_event_is_frozen_with_amounts_as_text() -> None:
 def test_a_line_may_come_as_text_or_as_utf8_with_any_line_end() -> None:
     text = line(notice())
     for form in (text, text.encode(), text.encode() + b"\r\n", text + "\n", b"\xef\xbb\xbf" + text.encode()):
-        assert parse_event(form, OPERATORS) == accepted()
+        assert parse_event(form, OPERATORS, lock) == accepted()
 
 
 def test_an_amount_never_passes_through_a_float() -> None:
@@ -105,7 +105,7 @@ def test_a_different_net_win_is_refused_with_both_figures() -> None:
 
 
 def test_a_different_net_win_passes_where_the_operator_does_not_check_it() -> None:
-    event = parse_event(line(notice(net_win="2.4")), NO_CHECK)
+    event = parse_event(line(notice(net_win="2.4")), NO_CHECK, lock)
     assert body(event)["net_win"] == "2.4"
 
 
@@ -256,9 +256,8 @@ def test_nesting_of_any_depth_is_refused_and_nothing_else(name: str, opening: st
 
 
 def test_the_players_token_is_kept_beside_the_body_where_the_operator_wants_it() -> None:
-    event = parse_event(line(notice(token="geheim-1")), OWN_TOKENS)
-    assert event.bearer is not None
-    assert event.bearer.reveal() == "geheim-1"
+    event = parse_event(line(notice(token="geheim-1")), OWN_TOKENS, lock)
+    assert event.bearer == "locked:token of acme notice 1767225600123457049:1-mieheg"
     assert "geheim" not in repr(event)
     assert "geheim" not in event.body
 
@@ -270,7 +269,7 @@ def test_an_operator_that_wants_each_events_token_refuses_an_event_without() -> 
 
 
 def test_a_token_that_the_operator_does_not_want_is_not_kept() -> None:
-    event = parse_event(line(notice(token="geheim-1")), OPERATORS)
+    event = parse_event(line(notice(token="geheim-1")), OPERATORS, lock)
     assert event == accepted()
 
 
@@ -289,11 +288,11 @@ def test_a_broken_line_does_not_show_the_token_in_it(raw: str) -> None:
 
 def test_a_float_handed_in_by_a_library_is_refused() -> None:
     with pytest.raises(EventError, match="is not an amount"):
-        read_event(notice(total_bet=0.1), OPERATORS)
+        read_event(notice(total_bet=0.1), OPERATORS, lock)
 
 
 def test_a_decimal_handed_in_by_a_library_is_an_amount() -> None:
-    event = read_event(notice(total_bet=Decimal("10.00"), total_win=Decimal("12.5")), OPERATORS)
+    event = read_event(notice(total_bet=Decimal("10.00"), total_win=Decimal("12.5")), OPERATORS, lock)
     assert event.digest == accepted().digest
 
 
@@ -304,7 +303,7 @@ def test_a_decimal_handed_in_by_a_library_is_an_amount() -> None:
 @example(b'{"operator":"acme","type":"notice","uid":"\xed\xa0\x80"}')
 def test_arbitrary_bytes_are_an_event_or_an_event_error(raw: bytes) -> None:
     with pytest.raises(EventError) as error:
-        parse_event(raw, OPERATORS)
+        parse_event(raw, OPERATORS, lock)
     assert error.value.faults
 
 
@@ -320,7 +319,7 @@ names = st.sampled_from(["operator", "token", "net_win", *notice()]) | st.text(m
 def test_an_arbitrary_object_is_an_event_or_an_event_error(changes: dict[str, Any]) -> None:
     for raw in (json.dumps(changes), json.dumps(notice(**changes), ensure_ascii=False)):
         try:
-            told: object = body(parse_event(raw, OPERATORS))
+            told: object = body(parse_event(raw, OPERATORS, lock))
         except EventError as error:
             told = error.faults
         assert told

@@ -25,6 +25,8 @@ from tests.story import COMMAND, Done, Story, leaks, orders
 ONE, TWO, THREE = orders(3)
 LOG_FIELDS = ["id", "operator", "type", "key", "uid", "status", "attempts", "due_at", "accepted_at", "finished_at"]
 LOG_FIELDS += ["reason", "ambiguous", "total_bet", "total_win", "net_win"]
+# An export has a column for the amounts of every type.
+EXPORTED = [*LOG_FIELDS, "betAmount", "validBetAmount", "winAmount", "odds", "commission", "fee"]
 ATTEMPT_FIELDS = {"n", "trigger", "started_at", "duration_ms", "http_status", "code", "reason", "ambiguous"}
 ATTEMPT_FIELDS |= {"key_version", "response"}
 COMMANDS = ("demo", "run", "enqueue", "log", "show", "dead", "check", "receiver")
@@ -287,7 +289,7 @@ def test_a_player_s_own_token_is_kept_and_shown_nowhere(desk: Desk) -> None:
 def test_a_row_has_the_promised_fields_and_amounts_as_text(desk: Desk) -> None:
     desk.enqueue([ONE])
     row = desk.call("log", "--json").rows()[0]
-    assert list(row) == LOG_FIELDS
+    assert list(row) == [*LOG_FIELDS, "parked"]
     assert {name: row[name] for name in LOG_FIELDS if name not in ("due_at", "accepted_at")} == {
         "id": 1,
         "operator": "acme",
@@ -358,13 +360,13 @@ def test_the_table_shows_a_delivery_on_one_line(graves: Desk) -> None:
     done = graves.call("log")
     assert done.status == 0
     heading, *rows = [text.split() for text in done.out.splitlines() if text.strip() and "─" not in text]
-    assert " ".join(heading) == "operator order user bet win net status attempts reason time due"
-    assert [row[:9] for row in rows[1:]] == [
-        ["acme", TWO["order_no"], "player-2", "10", "12.5", "2.5", "dead", "4", "read_timeout"],
-        ["acme", ONE["order_no"], "player-1", "10", "12.5", "2.5", "dead", "4", "http_status"],
+    assert " ".join(heading) == "operator type order user bet win net status attempts reason time due"
+    assert [row[:10] for row in rows[1:]] == [
+        ["acme", "notice", TWO["order_no"], "player-2", "10", "12.5", "2.5", "dead", "4", "read_timeout"],
+        ["acme", "notice", ONE["order_no"], "player-1", "10", "12.5", "2.5", "dead", "4", "http_status"],
     ]
-    assert [row[9:10] == ["*"] for row in rows[1:]] == [True, False], "the doubtful one is marked"
-    assert rows[0][:8] == ["acme", THREE["order_no"], "player-1", "10", "12.5", "2.5", "pending", "0"]
+    assert [row[10:11] == ["*"] for row in rows[1:]] == [True, False], "the doubtful one is marked"
+    assert rows[0][:9] == ["acme", "notice", THREE["order_no"], "player-1", "10", "12.5", "2.5", "pending", "0"]
 
 
 @pytest.mark.parametrize(
@@ -378,7 +380,7 @@ def test_the_table_shows_a_delivery_on_one_line(graves: Desk) -> None:
 )
 def test_the_table_speaks_chinese(graves: Desk, options: list[str], env: dict[str, str]) -> None:
     done = graves.call("log", *options, env=env)
-    assert " ".join(done.out.splitlines()[1].split()) == "商户 订单号 用户 投入 产出 净额 状态 次数 原因 时间 下次通知"
+    assert " ".join(done.out.splitlines()[1].split()) == "商户 类型 订单号 用户 投入 产出 净额 状态 次数 原因 时间 下次通知"
     assert "通知失败" in done.out
     assert "等待同步" in done.out
 
@@ -625,7 +627,7 @@ def test_dead_letters_are_exported_as_a_table_for_spreadsheets(graves: Desk, to_
     text = path.read_text("utf-8") if to_file else done.out
     assert text.startswith("\ufeff")
     rows = list(csv.DictReader(StringIO(text[1:])))
-    assert list(rows[0]) == LOG_FIELDS
+    assert list(rows[0]) == EXPORTED
     assert [(row["key"], row["net_win"], row["ambiguous"]) for row in rows] == [
         (TWO["order_no"], "2.5", "True"),
         (ONE["order_no"], "2.5", "False"),
@@ -634,7 +636,7 @@ def test_dead_letters_are_exported_as_a_table_for_spreadsheets(graves: Desk, to_
 
 def test_an_export_of_nothing_still_has_its_headings(desk: Desk) -> None:
     desk.enqueue([ONE])
-    assert desk.call("dead", "export").out.removeprefix("\ufeff").strip() == ",".join(LOG_FIELDS)
+    assert desk.call("dead", "export").out.removeprefix("\ufeff").strip() == ",".join(EXPORTED)
     assert desk.call("dead", "export", "--format", "ndjson").out == ""
 
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher.clock import HOUR, MINUTE, SECOND
-from dispatcher.config import Auth, LogLevel, NetCheck, load_config, read_config
+from dispatcher.config import LogLevel, load_config, read_config
 from dispatcher.crypto import CipherName, CryptoReading, Output, Padding
 from dispatcher.errors import ConfigError
+from dispatcher.operator import Auth, NetCheck
 from dispatcher.policy import Delays, Interval
 from dispatcher.secret import Secret
 from tests.ground import ACME, IV, KEY, acme_with, config_with, faults_of
@@ -107,11 +108,11 @@ def test_what_is_not_written_has_the_defaults_of_the_interface() -> None:
     assert config.log_level is LogLevel.INFO
     assert config.warnings == ()
     acme = config.operators["acme"]
-    assert (acme.name, acme.notice_url) == ("acme", "https://acme.example/Demo/notice")
+    assert (acme.name, acme.terms["notice"].url) == ("acme", "https://acme.example/Demo/notice")
     assert (acme.connect_timeout, acme.total_timeout) == (3 * SECOND, 10 * SECOND)
     assert acme.concurrency == 32
-    assert (acme.auth, acme.token) == (Auth.BEARER, Secret("the-token-of-acme"))
-    assert acme.schedule == Delays((1 * MINUTE, 30 * MINUTE, 50 * MINUTE), "previous")
+    assert (acme.terms["notice"].auth, acme.token) == (Auth.BEARER, Secret("the-token-of-acme"))
+    assert acme.terms["notice"].schedule == Delays((1 * MINUTE, 30 * MINUTE, 50 * MINUTE), "previous")
     assert acme.net_check is NetCheck.STRICT
     assert acme.reading == CryptoReading(
         CipherName.AES_128_CBC, KEY.encode(), IV.encode(), Padding.PKCS7, Output.BASE64
@@ -138,7 +139,7 @@ def test_what_is_written_is_taken() -> None:
     assert config.log_level is LogLevel.DEBUG
     acme = config.operators["acme"]
     assert (acme.connect_timeout, acme.total_timeout, acme.concurrency) == (500_000, 2 * SECOND, 4)
-    assert acme.schedule == Interval(60 * SECOND, 3 * HOUR)
+    assert acme.terms["notice"].schedule == Interval(60 * SECOND, 3 * HOUR)
     assert acme.net_check is NetCheck.OFF
     assert acme.reading == CryptoReading(
         CipherName.AES_128_CBC, bytes.fromhex(KEY32), bytes(16), Padding.ZERO, Output.HEX
@@ -593,7 +594,7 @@ def test_a_url_without_tls_is_a_warning_and_no_fault(url: str) -> None:
     (warning,) = config.warnings
     assert warning.where == "operators.acme.notice_url"
     assert "unencrypted" in warning.fault
-    assert config.operators["acme"].notice_url == url
+    assert config.operators["acme"].terms["notice"].url == url
 
 
 def test_a_configuration_without_operators_is_fit_with_a_warning() -> None:

@@ -28,6 +28,7 @@ from tests.hostile import (
     once,
     played,
     playing,
+    set_ahead,
     told,
     until,
 )
@@ -46,9 +47,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> Ahead:
-    clock = Ahead()
-    monkeypatch.setattr("dispatcher.wire.transport.time", clock)
-    return clock
+    return set_ahead(monkeypatch)
 
 
 # What is a whole answer.

@@ -12,6 +12,7 @@ import pytest
 import dispatcher.app
 import dispatcher.dispatch
 from dispatcher.clock import HOUR, MINUTE
+from dispatcher.dispatch import attempt
 from dispatcher.errors import StoreUnavailable
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.store import corridor
@@ -325,7 +326,7 @@ async def test_deliveries_of_an_unknown_operator_wait_and_are_told_once(tmp_path
         assert {one.status for one in rows(at.database, operator="bolt")} == {"pending"}
         assert at.row(0).status == "delivered"
         bolt = at.router.post("https://bolt.example/Demo/notice").mock(return_value=OK)
-        at.daemon.reload(configuration(tmp_path, "acme", "bolt"))
+        await at.daemon.reload(configuration(tmp_path, "acme", "bolt"))
         await at.calm()
         assert bolt.call_count == 3
         assert statuses(at) == {"delivered"}
@@ -348,13 +349,13 @@ async def test_a_reload_changes_the_settings_of_the_next_attempts(tmp_path: Path
         hand_in(at, 10)
         await at.look()
         assert gate.waiting == {"acme": 2}
-        at.daemon.reload(configuration(tmp_path, concurrency="5", top="[worker]\nconcurrency = 4"))
+        await at.daemon.reload(configuration(tmp_path, concurrency="5", top="[worker]\nconcurrency = 4"))
         await at.calm()
         assert gate.waiting == {"acme": 4}
-        at.daemon.reload(configuration(tmp_path, concurrency="5"))
+        await at.daemon.reload(configuration(tmp_path, concurrency="5"))
         await at.calm()
         assert gate.waiting == {"acme": 5}
-        at.daemon.reload(configuration(tmp_path, concurrency="1"))
+        await at.daemon.reload(configuration(tmp_path, concurrency="1"))
         await at.calm()
         assert gate.waiting == {"acme": 5}
         gate.open()
@@ -374,7 +375,7 @@ async def test_an_attempt_under_way_ends_by_the_schedule_it_began_with(tmp_path:
     async with Bench(configuration(tmp_path), answer=no) as at:
         hand_in(at, 1)
         await at.look()
-        at.daemon.reload(configuration(tmp_path, retry='{ delays = ["7m"] }'))
+        await at.daemon.reload(configuration(tmp_path, retry='{ delays = ["7m"] }'))
         gate.open()
         await at.calm()
         assert at.row(0).due_at == NOW + MINUTE
@@ -387,7 +388,7 @@ async def test_an_operator_that_a_reload_takes_away_gets_nothing_more(tmp_path: 
     async with Bench(configuration(tmp_path, "acme", "bolt", concurrency="1"), answer=gate.answer) as at:
         hand_in(at, 3, "acme", "bolt")
         await at.look()
-        at.daemon.reload(configuration(tmp_path, concurrency="1"))
+        await at.daemon.reload(configuration(tmp_path, concurrency="1"))
         gate.open()
         await at.calm()
         assert gate.answered == {"acme": 3, "bolt": 1}
@@ -400,9 +401,9 @@ async def test_a_faulty_reload_leaves_the_old_settings_in_force_and_is_told(tmp_
         old = at.daemon.config
         for text in ("[operators.acme", "[operators.acme]\nnotice_url = 5", ""):
             at.path.write_text(text + "\nnonsense = 1")
-            at.daemon.reload(at.path)
+            await at.daemon.reload(at.path)
         at.path.unlink()
-        at.daemon.reload(at.path)
+        await at.daemon.reload(at.path)
         assert at.daemon.config is old
         refused = at.told("reload_refused")
         assert len(refused) == 4
@@ -413,30 +414,38 @@ async def test_a_faulty_reload_leaves_the_old_settings_in_force_and_is_told(tmp_
         assert at.row(0).status == "delivered"
 
 
-async def test_a_reload_while_the_store_is_away_leaves_the_old_settings_in_force_and_is_told(
+async def test_a_reload_while_the_store_is_away_takes_effect_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Bench(configuration(tmp_path)) as at:
         at.acme.mock(return_value=OK)
-        old = at.daemon.config
+        old, away = at.daemon.config, asyncio.Event()
+
+        def refuse(*_arguments: object, **_named: object) -> list[str]:
+            away.set()
+            raise StoreUnavailable("the disk is full")
+
         with monkeypatch.context() as patch:
-            patch.setattr("dispatcher.app.key_version", _refuse)
-            at.daemon.reload(configuration(tmp_path, concurrency="1", top="[worker]\nconcurrency = 1"))
-        assert at.daemon.config is old
-        assert at.dispatch.concurrency == old.concurrency
-        assert at.told("reload_refused")
+            patch.setattr("dispatcher.app.provision", refuse)
+            reload = asyncio.create_task(
+                at.daemon.reload(configuration(tmp_path, concurrency="1", top="[worker]\nconcurrency = 1"))
+            )
+            await until(away.is_set)
+            assert at.daemon.config is old
+            assert at.dispatch.concurrency == old.concurrency
+        await asyncio.wait_for(reload, 10)
+        assert at.told("store_unavailable")
+        assert at.dispatch.concurrency == at.dispatch.lanes["acme"].operator.concurrency == 1
         hand_in(at, 1)
         await at.look()
         assert at.row(0).status == "delivered"
 
 
-def _refuse(*_arguments: object) -> int:
-    raise StoreUnavailable("the disk is full")
-
-
 async def test_a_reload_names_what_only_a_restart_changes(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path)) as at:
-        at.daemon.reload(configuration(tmp_path, top='[database]\nurl = "sqlite:///other.db"\n[log]\nlevel = "debug"'))
+        await at.daemon.reload(
+            configuration(tmp_path, top='[database]\nurl = "sqlite:///other.db"\n[log]\nlevel = "debug"')
+        )
         assert [line["settings"] for line in at.told("reload_needs_restart")] == [["database", "log_level"]]
 
 
@@ -447,19 +456,19 @@ def broken(*_arguments: object, **_named: object) -> Any:
     raise ZeroDivisionError("a bug")
 
 
-@pytest.mark.parametrize("place", ["letter", "seal", "request", "transport"])
+@pytest.mark.parametrize("place", ["body", "seal", "request", "transport"])
 async def test_a_bug_within_an_attempt_is_settled_as_doubtful_and_the_worker_lives_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     async with Bench(configuration(tmp_path)) as at:
         at.acme.mock(return_value=OK)
         with monkeypatch.context() as patch:
-            if place == "letter":
-                patch.setattr(dispatcher.dispatch, "PROTOCOLS", {"notice": PROTOCOLS["notice"]._replace(letter=broken)})
+            if place == "body":
+                patch.setattr(attempt, "PROTOCOLS", {"notice": PROTOCOLS["notice"]._replace(body=broken)})
             elif place == "seal":
                 patch.setattr("dispatcher.seal.Seal.seal", broken)
             elif place == "request":
-                patch.setattr(dispatcher.dispatch, "build_request", broken)
+                patch.setattr(attempt, "build_request", broken)
             else:
                 at.acme.mock(side_effect=broken)
             hand_in(at, 2)
@@ -482,11 +491,11 @@ async def test_a_bug_does_not_use_up_an_operators_places(tmp_path: Path, monkeyp
     async with Bench(configuration(tmp_path, concurrency="2")) as at:
         at.acme.mock(return_value=OK)
         with monkeypatch.context() as patch:
-            patch.setattr(dispatcher.dispatch, "build_request", broken)
+            patch.setattr(attempt, "build_request", broken)
             hand_in(at, 10)
             await at.look()
         assert len(at.told("attempt_broke")) == 10
-        assert at.dispatch.lanes["acme"].free == 2
+        assert at.dispatch.lanes["acme"].places(NOW) == 2
 
 
 async def test_a_delivery_of_a_type_that_is_not_known_is_settled_and_the_worker_lives_on(tmp_path: Path) -> None:

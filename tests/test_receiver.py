@@ -19,20 +19,22 @@ from click.testing import CliRunner
 
 from dispatcher.cli.receiver import command
 from dispatcher.clock import HOUR, MILLISECOND
-from dispatcher.config import Auth, Operator
 from dispatcher.crypto import CipherName, CryptoReading
 from dispatcher.errors import Refused, Unfit
 from dispatcher.events import parse_json, read_fields
+from dispatcher.operator import Auth, Operator, TimeUnit
+from dispatcher.policy import Outcome, Rule, read_answer
 from dispatcher.protocols import notice as protocol
 from dispatcher.receiver import Faults, Receiver, Seen, serve
 from dispatcher.seal import Seal
 from dispatcher.secret import Secret
-from tests.ground import IV, KEY, claim, config_with, line, notice, operator
+from tests.ground import IV, KEY, NOW, claim, config_with, line, notice, operator
 
 pytestmark = pytest.mark.anyio
 
 PATH = "/Demo/notice"
 ORDER = "1767225600123457049"
+BOOKED = ("acme", "notice", ORDER)
 TOKEN = "the-token-of-acme"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 INNER = {"order_no": ORDER, "total_bet": 10, "total_win": 12, "net_win": 2}
@@ -102,16 +104,16 @@ async def test_an_order_is_booked_and_answered_with_0000() -> None:
     async with playing() as (receiver, client):
         answer = await post(client, letter())
         assert (answer.status_code, answer.json()["code"]) == (200, "0000")
-        assert receiver.booked["acme", ORDER].total_win == Decimal(12)
+        assert receiver.booked[BOOKED].content["total_win"] == Decimal(12)
 
 
 async def test_what_the_notice_protocol_writes_is_booked_digit_by_digit() -> None:
     raw = notice(total_bet="0.1", total_win="12345678901234567890.1234")
     fields = {name: value for name, value in raw.items() if name not in ("operator", "type")}
     event = protocol.freeze(operator(), read_fields(parse_json(line(fields)), protocol.FIELDS))
-    sent = protocol.letter(operator(), claim(body=event.body), lambda plaintext: sealed(plaintext.decode()))
+    sent = protocol.body(operator(), claim(body=event.body), lambda plaintext: sealed(plaintext.decode()), NOW)
     async with playing() as (_, client):
-        assert (await post(client, sent.body, token=sent.bearer.reveal() if sent.bearer else "")).status_code == 200
+        assert (await post(client, sent)).status_code == 200
         assert (await client.get("/received")).json() == [
             {
                 "operator": "acme",
@@ -129,6 +131,23 @@ async def test_what_the_notice_protocol_writes_is_booked_digit_by_digit() -> Non
         ]
 
 
+async def test_an_operator_that_counts_milliseconds_takes_no_seconds() -> None:
+    async with playing(operator(time_unit=TimeUnit.MILLISECONDS)) as (receiver, client):
+        answer = await post(client, letter())
+        assert (answer.status_code, answer.json()["message"]) == (400, "body: time is not as agreed")
+        assert (await post(client, letter({"time": "1767225601000"}, time="1767225601000"))).status_code == 200
+        assert receiver.booked[BOOKED].content["time"] == 1767225601000
+
+
+async def test_an_operator_that_wants_more_than_200_says_yes_in_its_own_words() -> None:
+    rule = Rule(field=("success",), values=(True,), numeric=("data", "wallet"))
+    async with playing(operator({"rule": rule})) as (_, client):
+        answer = await post(client, letter())
+        assert answer.json() == {"code": "0000", "message": "ok", "success": True, "data": {"wallet": 0}}
+        outcome = Outcome(NOW, NOW, 0, http_status=answer.status_code, body=answer.content)
+        assert read_answer(outcome, rule).failure is None
+
+
 async def test_the_same_content_again_is_success_again_and_counted_but_booked_once() -> None:
     async with playing() as (receiver, client):
         assert (await post(client, letter({"total_win": "12.50"}))).status_code == 200
@@ -144,8 +163,8 @@ async def test_other_content_under_a_known_order_number_is_a_conflict_and_the_fi
         other = await post(client, letter({"total_win": "13"}))
         elsewhere = await post(client, letter(uid='"player-2"'))
         assert (other.status_code, elsewhere.status_code) == (409, 409)
-        assert receiver.booked["acme", ORDER].total_win == Decimal(12)
-        assert receiver.booked["acme", ORDER].times == 1
+        assert receiver.booked[BOOKED].content["total_win"] == Decimal(12)
+        assert receiver.booked[BOOKED].times == 1
 
 
 async def test_received_lists_in_booking_order_and_finds_one_order() -> None:
@@ -193,13 +212,13 @@ async def test_a_wrong_token_is_refused_and_not_told(headers: list[tuple[str, st
 
 
 async def test_an_operator_without_auth_asks_for_no_token() -> None:
-    async with playing(operator(auth=Auth.NONE, token=None)) as (receiver, client):
+    async with playing(operator({"auth": Auth.NONE}, token=None)) as (receiver, client):
         assert (await client.post(PATH, content=letter())).status_code == 200
-        assert list(receiver.booked) == [("acme", ORDER)]
+        assert list(receiver.booked) == [BOOKED]
 
 
 async def test_an_operator_with_each_players_token_takes_any_but_wants_one() -> None:
-    async with playing(operator(auth=Auth.PER_EVENT, token=None)) as (_, client):
+    async with playing(operator({"auth": Auth.PER_EVENT}, token=None)) as (_, client):
         assert (await post(client, letter(), token="players-own")).status_code == 200
         assert (await client.post(PATH, content=letter())).status_code == 401
         assert (await client.post(PATH, content=letter(), headers={"Authorization": "Basic x"})).status_code == 401
@@ -209,19 +228,19 @@ async def test_several_operators_are_told_apart_by_path_and_then_by_token() -> N
     acme = operator()
     reading = CryptoReading(CipherName.AES_256_CBC, key=b"k" * 32, iv=None)
     beta = operator(name="beta", token=Secret("beta's"), reading=reading)
-    gamma = operator(name="gamma", notice_url="https://gamma.example/gamma?x=1", token=Secret("gamma's"))
-    delta = operator(name="delta", auth=Auth.NONE, token=None)
+    gamma = operator({"url": "https://gamma.example/gamma?x=1"}, name="gamma", token=Secret("gamma's"))
+    delta = operator({"auth": Auth.NONE}, name="delta", token=None)
     async with playing(delta, acme, beta, gamma) as (receiver, client):
         assert (await post(client, letter(of=acme))).status_code == 200
         assert (await post(client, letter(of=beta), token="beta's")).status_code == 200
         assert (await post(client, letter(of=gamma), "/gamma", "gamma's")).status_code == 200
         assert (await post(client, letter(of=gamma), "/gamma")).status_code == 401
         assert (await post(client, letter(of=delta), token="anybody's")).status_code == 200
-        assert [name for name, _ in receiver.booked] == ["acme", "beta", "gamma", "delta"]
+        assert [name for name, _, _ in receiver.booked] == ["acme", "beta", "gamma", "delta"]
 
 
 async def test_two_operators_with_the_same_path_and_token_are_refused() -> None:
-    with pytest.raises(Refused, match="acme and beta have the same path and token"):
+    with pytest.raises(Refused, match=r"acme \(notice\) and beta \(notice\) have the same path and token"):
         async with playing(operator(), operator(name="beta")):
             pass
 
@@ -340,7 +359,7 @@ async def test_one_connection_carries_many_requests() -> None:
             assert head.startswith(b"HTTP/1.1 200 OK\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].split()[0])
             assert json.loads(await reader.readexactly(length))["code"] == "0000"
-        assert receiver.booked["acme", ORDER].times == 3
+        assert receiver.booked[BOOKED].times == 3
 
 
 async def test_a_caller_who_asks_whether_to_go_on_is_told_to() -> None:
@@ -376,7 +395,7 @@ async def test_a_caller_who_leaves_in_the_middle_harms_nobody() -> None:
         async with bare(receiver) as (_, writer):
             writer.write(http(letter())[:-10])
         assert (await post(client, letter())).status_code == 200
-        assert list(receiver.booked) == [("acme", ORDER)]
+        assert list(receiver.booked) == [BOOKED]
 
 
 @pytest.mark.parametrize("length_told", [True, False])
@@ -500,10 +519,10 @@ async def test_book_first_books_what_the_caller_takes_for_failed(fault: dict[str
     async with playing(faults=Faults(book_first=True, **fault)) as (receiver, client):
         with suppress(httpx.ReadTimeout, httpx.ReadError):
             assert (await client.post(PATH, content=letter(), headers=BEARER, timeout=0.2)).status_code == 500
-        assert receiver.booked["acme", ORDER].times == 1
+        assert receiver.booked[BOOKED].times == 1
         receiver.faults = Faults()
         assert (await post(client, letter())).status_code == 200
-        assert receiver.booked["acme", ORDER].times == 2
+        assert receiver.booked[BOOKED].times == 2
 
 
 async def test_fail_first_fails_the_first_requests_of_each_order() -> None:
@@ -545,11 +564,11 @@ async def test_the_watcher_hears_of_each_request_what_became_of_it() -> None:
         await post(client, letter(), token="wrong")
         await client.get("/received")
     assert [seen[1:] for seen in heard] == [
-        ("acme", ORDER, 500, False, "status 500"),
-        ("acme", ORDER, 200, True, None),
-        ("acme", ORDER, 200, False, None),
-        ("acme", ORDER, 400, False, None),
-        (None, None, 401, False, None),
+        ("acme", ORDER, 500, False, "status 500", "notice", ORDER, None),
+        ("acme", ORDER, 200, True, None, "notice", ORDER, None),
+        ("acme", ORDER, 200, False, None, "notice", ORDER, None),
+        ("acme", ORDER, 400, False, None, "notice", ORDER, None),
+        (None, None, 401, False, None, None, None, None),
     ]
 
 
@@ -567,6 +586,7 @@ WRONG = {
     "--seed 1": "--seed has no dice to throw",
     "--book-first": "--book-first has no fault",
     "--redirect ü": "--redirect is no URL",
+    "--code 1005 --status 500": "--status and --code contradict each other",
     "--operator nobody": "--operator nobody is not configured: write acme or beta",
     "--listen 9000": "--listen 9000 is not an address and a port",
     "--listen a:66000": "--listen a:66000 is not an address and a port",
@@ -654,7 +674,7 @@ def test_the_command_writes_one_json_object_for_each_request_and_no_secret(confi
     rows = [json.loads(text) for text in out.splitlines()]
     assert (process.returncode, err) == (0, "")
     assert all(row.pop("at").endswith("Z") for row in rows)
-    same = {"operator": "acme", "order_no": ORDER}
+    same = {"operator": "acme", "order_no": ORDER, "type": "notice", "key": ORDER, "code": None}
     assert rows == [
         {**same, "status": 500, "booked": True, "fault": "status 500"},
         {**same, "status": 200, "booked": False, "fault": None},

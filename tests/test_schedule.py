@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from dispatcher.clock import HOUR, MINUTE, SECOND
+from dispatcher.events import whose_token
 from dispatcher.policy import Reason
-from dispatcher.secret import Secret
 from dispatcher.store import corridor
 from tests.ground import NOW
 from tests.workshop import Bench, Gate, MovedClock, configuration, event, opened, until
@@ -363,8 +363,9 @@ async def test_a_players_own_token_goes_only_to_an_operator_that_wants_it(
 ) -> None:
     async with bench(tmp_path, [OK]) as at:
         at.path.write_text(at.path.read_text().replace('token = "the-token-of-acme"', f'auth = "{auth}"'))
-        at.daemon.reload(at.path)
-        corridor.accept(at.database, [event(1)._replace(bearer=Secret("the-players-own"))], NOW)
+        await at.daemon.reload(at.path)
+        own = at.daemon._vault.lock(b"the-players-own", whose_token(event(1)))
+        corridor.accept(at.database, [event(1)._replace(bearer=own)], NOW)
         await at.look()
         assert at.request().headers.get_list("Authorization") == sent
 
@@ -392,9 +393,9 @@ async def test_a_key_that_is_changed_by_a_reload_is_used_by_the_next_attempt(tmp
     new_key, new_iv = "fedcba9876543210", "h8G7f6E5d4C3b2A1"
     async with bench(tmp_path, [NO, NO, OK]) as at:
         await at.send(1)
-        at.daemon.reload(configuration(tmp_path, key=new_key, iv=new_iv))
+        await at.daemon.reload(configuration(tmp_path, key=new_key, iv=new_iv))
         await at.after(MINUTE)
-        at.daemon.reload(at.path)
+        await at.daemon.reload(at.path)
         await at.after(30 * MINUTE)
         first, second, third = (json.loads(call.request.content)["data"] for call in at.acme.calls)
         assert opened(first) == opened(second, new_key, new_iv) == opened(third, new_key, new_iv)
@@ -405,7 +406,7 @@ async def test_an_attempt_that_began_before_a_reload_records_the_key_it_used(tmp
     gate = Gate()
     async with Bench(configuration(tmp_path), answer=gate.answer) as at:
         await at.send(1)
-        at.daemon.reload(configuration(tmp_path, key="fedcba9876543210"))
+        await at.daemon.reload(configuration(tmp_path, key="fedcba9876543210"))
         gate.open()
         await at.calm()
         assert [one["key_version"] for one in at.attempts()] == [1]

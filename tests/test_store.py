@@ -16,10 +16,10 @@ from sqlalchemy.exc import IntegrityError
 from dispatcher.clock import MINUTE, SECOND
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, judge_interrupted, move
-from dispatcher.secret import Secret
 from dispatcher.store import corridor, ledger
 from dispatcher.store.corridor import Fate, Settlement, Stranded
 from dispatcher.store.engine import Database, open_database
+from dispatcher.store.operators import Declared, declare, standings
 from tests.ground import NOW
 from tests.workshop import accept, attempts_of, event, failed, row, rows, settle, settled, take
 
@@ -134,30 +134,30 @@ def test_a_batch_of_thousands_with_some_known_ones_is_accepted(database: Databas
 
 
 def test_the_survey_tells_when_each_operators_earliest_delivery_is_due(database: Database) -> None:
-    assert corridor.survey(database) == {}
+    assert corridor.survey(database).earliest == {}
     corridor.accept(database, [event(1), event(1, operator="coin")], NOW + 5)
     corridor.accept(database, [event(2), event(2, operator="bolt")], NOW + 3)
     stranger = event(1)._replace(operator="nobody")
     corridor.accept(database, [stranger], NOW + 9)
-    assert corridor.survey(database) == {"acme": NOW + 3, "bolt": NOW + 3, "coin": NOW + 5, "nobody": NOW + 9}
+    assert corridor.survey(database).earliest == {"acme": NOW + 3, "bolt": NOW + 3, "coin": NOW + 5, "nobody": NOW + 9}
 
 
 def test_the_survey_counts_only_what_waits(database: Database) -> None:
     accept(database, 1, 2)
     first, second = take(database)
-    assert corridor.survey(database) == {}
+    assert corridor.survey(database).earliest == {}
     settle(database, settled(first, NOW), failed(second, NOW))
-    assert corridor.survey(database) == {"acme": NOW + MINUTE}
+    assert corridor.survey(database).earliest == {"acme": NOW + MINUTE}
 
 
 # Claiming.
 
 
 def test_a_claim_gives_the_whole_delivery(database: Database) -> None:
-    corridor.accept(database, [event(1)._replace(bearer=Secret("own-token"))], NOW)
+    corridor.accept(database, [event(1)._replace(bearer="LOCKED")], NOW)
     (claim,) = take(database, NOW + 5)
     kept = row(database)
-    assert claim[:7] == (kept.id, "acme", "notice", "1", "player-1", event(1).body, Secret("own-token"))
+    assert claim[:7] == (kept.id, "acme", "notice", "1", "player-1", event(1).body, "LOCKED")
     assert (claim.attempt, claim.run_from, claim.anchor_at, claim.due_at, claim.ambiguous) == (1, 0, None, NOW, False)
     assert (kept.status, kept.attempts, kept.due_at) == ("sending", 1, None)
     assert run(database, "SELECT token, claimed_at FROM deliveries") == [(claim.token, NOW + 5)]
@@ -493,9 +493,15 @@ def test_what_is_pending_or_finished_is_never_stranded(database: Database) -> No
 # Key versions.
 
 
+def declared(database: Database, operator: str, fingerprint: str | None, now: int = NOW) -> int | None:
+    """The version that this key of an operator gets."""
+    declare(database, [Declared(operator, "LOCKED", fingerprint)], [], "file", ("set", "somebody"), now)
+    return next(one.key_version for one in standings(database) if one.name == operator)
+
+
 def test_key_versions_count_up_only_when_the_key_changes(database: Database) -> None:
     told = [
-        corridor.key_version(database, operator, fingerprint, NOW)
+        declared(database, operator, fingerprint)
         for operator, fingerprint in (
             ("acme", "a"),
             ("acme", "a"),
@@ -504,17 +510,18 @@ def test_key_versions_count_up_only_when_the_key_changes(database: Database) -> 
             ("acme", "b"),
             ("acme", "a"),
             ("bolt", "b"),
+            ("acme", None),
         )
     ]
-    assert told == [1, 1, 1, 2, 2, 3, 1]
+    assert told == [1, 1, 1, 2, 2, 3, 1, None]
 
 
 def test_a_key_version_outlives_the_process(database: Database, tmp_path: Path) -> None:
-    corridor.key_version(database, "acme", "a", NOW)
-    corridor.key_version(database, "acme", "b", NOW)
+    declared(database, "acme", "a")
+    declared(database, "acme", "b")
     database.close()
     again = open_database(tmp_path / "dispatcher.db")
-    assert corridor.key_version(again, "acme", "b", NOW) == 2
+    assert declared(again, "acme", "b") == 2
     again.close()
 
 
@@ -663,7 +670,7 @@ class Corridor(RuleBasedStateMachine):
             self._expect(settlement, id(settlement) in late)
 
     def _expect(self, settlement: Settlement, late: bool) -> None:
-        claim, _, verdict = settlement
+        claim, _, verdict, _ = settlement
         model = self.models[claim.operator, claim.key]
         assert late is (model.token != claim.token)
         if late:

@@ -124,17 +124,21 @@ def test_a_number_is_kept_as_the_operator_wrote_it() -> None:
     assert read_answer(answer(b'{"code":1.50}'), CODE).code == str(Decimal("1.50"))
 
 
-def test_an_operator_that_says_nothing_of_success_leaves_it_to_the_message_type() -> None:
-    assert config_with(acme_with("")).operators["acme"].rule is None
+def test_an_operator_that_says_nothing_of_success_has_the_rule_of_the_message_type() -> None:
+    terms = config_with(acme_with("")).operators["acme"].terms
+    assert terms["notice"].rule == Rule()
+    assert terms["settle"].rule == Rule(field=("code",), values=("0000",))
 
 
 def test_the_preset_notice_b_is_its_rule_as_data() -> None:
-    assert config_with(acme_with('preset = "notice-b"')).operators["acme"].rule == WALLET
+    assert config_with(acme_with('preset = "notice-b"')).operators["acme"].terms["notice"].rule == WALLET
 
 
 def test_a_preset_gives_way_to_what_is_written() -> None:
     text = acme_with('preset = "notice-b"\nsuccess = { numeric = "balance" }')
-    assert config_with(text).operators["acme"].rule == Rule(field=("success",), values=(True,), numeric=("balance",))
+    assert config_with(text).operators["acme"].terms["notice"].rule == Rule(
+        field=("success",), values=(True,), numeric=("balance",)
+    )
 
 
 def test_every_key_of_a_rule_is_read() -> None:
@@ -142,7 +146,7 @@ def test_every_key_of_a_rule_is_read() -> None:
         'success = { statuses = [200, 201], field = "data.code", values = ["0", 0], coerce_code = true, '
         'extra_success_codes = ["7"], final_codes = ["9"], numeric = "data.sum" }'
     )
-    assert config_with(text).operators["acme"].rule == Rule(
+    assert config_with(text).operators["acme"].terms["notice"].rule == Rule(
         statuses=frozenset({200, 201}),
         field=("data", "code"),
         values=("0", 0),

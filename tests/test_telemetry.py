@@ -13,10 +13,8 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 
 from dispatcher.clock import MINUTE, SECOND
-from dispatcher.policy import Delays, Outcome, Reason, judge
-from dispatcher.protocols import PROTOCOLS
+from dispatcher.policy import Delays, Outcome, Reason, Rule, judge
 from dispatcher.seal import Seal
-from dispatcher.secret import Secret
 from dispatcher.store import corridor
 from dispatcher.store.corridor import Stranded
 from dispatcher.telemetry import Log, attempt_line, configure_logs
@@ -26,7 +24,20 @@ from tests.workshop import Bench, configuration, event, settled, take
 pytestmark = pytest.mark.anyio
 
 FIELDS = {
-    *("id", "operator", "type", "key", "n", "trigger", "status", "http_status", "reason", "ambiguous", "detail"),
+    *(
+        "id",
+        "operator",
+        "type",
+        "key",
+        "n",
+        "trigger",
+        "status",
+        "http_status",
+        "code",
+        "reason",
+        "ambiguous",
+        "detail",
+    ),
     *("duration_ms", "late_by_ms", "key_version", "due_at", "superseded"),
 }
 PLAYERS_TOKEN = "the-players-own-token"
@@ -59,14 +70,14 @@ def leaked(text: str) -> list[str]:
 
 
 def secret_event(key: int = 1) -> Any:
-    return event(key, total_bet=BET, total_win=WIN)._replace(bearer=Secret(PLAYERS_TOKEN))
+    return event(key, total_bet=BET, total_win=WIN)._replace(bearer=PLAYERS_TOKEN)
 
 
 def line_of(made: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     """The line of an attempt that came to this outcome, by the default schedule."""
     held = claim(**changes)
     done = Outcome(NOW + 3 * SECOND, NOW + 5 * SECOND, 2_000_999)._replace(**made)
-    verdict = judge(held, done, Delays(), PROTOCOLS["notice"].rule)
+    verdict = judge(held, done, Delays(), Rule())
     return attempt_line(held, done, verdict, late=False)
 
 
@@ -84,6 +95,7 @@ def test_the_line_of_a_failed_attempt_has_everything() -> None:
         "trigger": "retry",
         "status": "pending",
         "http_status": 503,
+        "code": None,
         "reason": "http_status",
         "ambiguous": False,
         "detail": "busy",
@@ -107,7 +119,7 @@ def test_a_line_tells_what_is_doubtful_what_came_late_and_what_was_cut_short() -
     assert line_of({"http_status": 200, "duration": 0})["duration_ms"] == 0
     assert line_of({"http_status": 200, "started_at": NOW - MINUTE})["late_by_ms"] == 0
     held, done = claim(), outcome(500)
-    verdict = judge(held, done, Delays(), PROTOCOLS["notice"].rule)
+    verdict = judge(held, done, Delays(), Rule())
     assert attempt_line(held, done, verdict, late=True)["superseded"] is True
 
 
@@ -202,9 +214,9 @@ async def test_no_log_shows_a_secret_whatever_happens(
             await at.look()
         await at.cut_off()
         await at.start()
-        at.daemon.reload(tmp_path / "not there")
-        at.daemon.reload(configuration(tmp_path, "acme", "bolt", key='0" \nbroken'))
-        at.daemon.reload(configuration(tmp_path, key=f"{KEY}{KEY}"))
+        await at.daemon.reload(tmp_path / "not there")
+        await at.daemon.reload(configuration(tmp_path, "acme", "bolt", key='0" \nbroken'))
+        await at.daemon.reload(configuration(tmp_path, key=f"{KEY}{KEY}"))
         await at.after(MINUTE)
         assert at.row().status == "delivered"
     await asyncio.sleep(0)
@@ -229,7 +241,7 @@ async def test_nothing_we_hold_shows_a_secret_when_it_is_printed(tmp_path: Path)
 @pytest.mark.parametrize("kind", ["Claim", "Stranded", "Settlement", "Event"])
 def test_a_delivery_in_our_hands_shows_neither_token_nor_amounts_when_it_is_printed(kind: str) -> None:
     accepted = secret_event()
-    held = claim(body=accepted.body, bearer=Secret(PLAYERS_TOKEN))
+    held = claim(body=accepted.body, bearer=PLAYERS_TOKEN)
     made = {
         "Claim": held,
         "Stranded": Stranded(held, NOW),
@@ -257,7 +269,7 @@ async def test_a_refused_configuration_shows_none_of_its_secrets(tmp_path: Path)
         text = at.path.read_text()
         for old, new in ((KEY, f"{KEY}x"), (IV, f"{IV}x"), ("the-token-of-acme", "the-token-of-acme with blanks")):
             at.path.write_text(text.replace(old, new))
-            at.daemon.reload(at.path)
+            await at.daemon.reload(at.path)
         lines = at.told("reload_refused")
         assert len(lines) == 3
         assert leaked(repr(lines)) == []

@@ -1,25 +1,24 @@
 """One POST as a value: its bytes, every reason for failing, the deadline, names and addresses, encryption."""
 
 import asyncio
-import datetime as dt
+import errno
+import resource
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import respx
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dispatcher.clock import MILLISECOND, SECOND, WallClock
 from dispatcher.policy import Outcome, Reason
 from dispatcher.wire import MAX_RESPONSE_BYTES, PinnedTransport, Resolver, Wire, build_request, reach
+from tests.authority import Authority
 from tests.hostile import (
     OK,
     Act,
@@ -32,9 +31,12 @@ from tests.hostile import (
     endless,
     held,
     in_turn,
+    named,
+    names,
     once,
     played,
     playing,
+    set_ahead,
     silent,
     told,
     until,
@@ -42,6 +44,7 @@ from tests.hostile import (
 
 pytestmark = pytest.mark.anyio
 
+URL = "https://acme.example/Demo/notice"
 SHORT = 150 * MILLISECOND
 TOLERANCE = 400 * MILLISECOND  # what a busy machine may add
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -69,45 +72,9 @@ def in_time(outcome: Outcome, deadline: int = SHORT) -> None:
     assert outcome.ended_at >= outcome.started_at
 
 
-Answer = Sequence[str] | OSError | asyncio.Event
-
-
-class Names:
-    """The resolver's other side: each name's answers in turn, the last one for ever; every question is kept."""
-
-    def __init__(self, answers: Mapping[str, Sequence[Answer]]) -> None:
-        self.asked: list[str] = []
-        self._answers = {name: list(given) for name, given in answers.items()}
-
-    async def __call__(self, host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
-        self.asked.append(host)
-        left = self._answers[host]
-        answer = left.pop(0) if len(left) > 1 else left[0]
-        await asyncio.sleep(0)
-        if isinstance(answer, asyncio.Event):
-            await answer.wait()
-            return []
-        if isinstance(answer, OSError):
-            raise answer
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in answer]
-
-
-def names(monkeypatch: pytest.MonkeyPatch, **answers: Sequence[Answer]) -> Names:
-    """What `acme.example` and the like resolve to, from now on."""
-    given = Names({f"{name}.example": answer for name, answer in answers.items()})
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", given)
-    return given
-
-
-def named(url: str, name: str = "acme.example") -> str:
-    return url.replace("127.0.0.1", name)
-
-
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> Ahead:
-    clock = Ahead()
-    monkeypatch.setattr("dispatcher.wire.transport.time", clock)
-    return clock
+    return set_ahead(monkeypatch)
 
 
 # The bytes of a request.
@@ -224,6 +191,74 @@ async def test_a_deadline_before_the_whole_request_was_sent_is_an_unambiguous_wr
         outcome = await caller.post(url, 4 * SHORT, body=BIG)
         failed(outcome, Reason.WRITE_ERROR)
         in_time(outcome, 4 * SHORT)
+
+
+# When to come back.
+
+NOW = 784_111_777_000_000  # Sun, 06 Nov 1994 08:49:37 GMT, the moment of RFC 9110's examples
+COME_BACK: dict[str, int | None] = {
+    "0": 0,
+    "120": 120 * SECOND,
+    "00120": 120 * SECOND,
+    "315360000": 315_360_000 * SECOND,
+    "315360001": None,
+    "9" * 5_000: None,
+    "-1": None,
+    "1.5": None,
+    "+1": None,
+    "1s": None,
+    "12 0": None,
+    "": None,
+    "soon": None,
+    "²": None,
+    "120, 120": None,
+    "Sun, 06 Nov 1994 08:51:37 GMT": 120 * SECOND,
+    "Sunday, 06-Nov-94 08:51:37 GMT": 120 * SECOND,
+    "Sun Nov  6 08:51:37 1994": 120 * SECOND,
+    "Sun, 06 Nov 1994 08:49:37 GMT": 0,
+    "Sun, 06 Nov 1994 08:49:36 GMT": None,
+    "Sun, 06 Nov 2005 08:49:37 GMT": None,
+    "Sun, 99 Nov 1994 08:51:37 GMT": None,
+    "Sun, 06 Nov 99999999999 08:51:37 GMT": None,
+}
+
+
+class Stopped:
+    """A clock that stands still."""
+
+    def now(self) -> int:
+        return NOW
+
+
+async def come_back(status: int, value: str) -> int | None:
+    answer = httpx.Response(status, headers=[(b"Retry-After", value.encode())])
+    transport = httpx.MockTransport(lambda _: answer)
+    return (await Wire(Stopped()).post(transport, build_request(URL, [], b"{}"), SECOND)).retry_after
+
+
+@pytest.mark.parametrize(("value", "wait"), COME_BACK.items(), ids=lambda one: str(one)[:40])
+async def test_when_to_come_back_is_read_in_seconds_or_as_a_date(value: str, wait: int | None) -> None:
+    assert await come_back(429, value) == wait
+    assert await come_back(503, value) == wait
+
+
+async def test_only_429_and_503_say_when_to_come_back() -> None:
+    for status in (200, 202, 301, 400, 404, 413, 500, 502, 504):
+        assert await come_back(status, "120") is None
+
+
+@settings(deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=40) | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,12} [0-9:]{0,9} .{0,6}"))
+async def test_whatever_stands_there_it_is_a_time_to_come_or_nothing(value: str) -> None:
+    wait = await come_back(429, value)
+    assert wait is None or 0 <= wait <= 315_360_000 * SECOND
+
+
+async def test_when_to_come_back_is_read_off_the_wire_even_if_the_rest_breaks() -> None:
+    head = b"HTTP/1.1 503 Later\r\nretry-after: 7\r\n"
+    assert (await played(always(head + b"Content-Length: 0\r\n\r\n"))).retry_after == 7 * SECOND
+    assert (await played(once(head + b"Content-Length: 9\r\n\r\nno"))).retry_after == 7 * SECOND
+    assert (await played(always(b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n"))).retry_after is None
 
 
 # The deadline.
@@ -444,6 +479,45 @@ async def test_a_port_where_nobody_listens_is_a_refused_connection() -> None:
     deaf.close()
 
 
+OURS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL", "ENETDOWN", "EACCES", "EPERM")
+THEIRS = ("ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH", "EHOSTDOWN")
+
+
+@pytest.mark.parametrize("name", [*OURS, *THEIRS])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_connection_that_this_machine_could_not_even_try_is_our_own_fault(
+    name: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: Any, **__: Any) -> None:
+        raise OSError(getattr(errno, name), f"what {name} says")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fails)
+    async with calling() as caller:
+        outcome = await caller.post(f"{scheme}://127.0.0.1/")
+    failed(outcome, Reason.CONNECT_REFUSED, f"127.0.0.1: what {name} says")
+    assert outcome.ours == (name in OURS)
+
+
+async def test_running_out_of_file_descriptors_is_our_own_fault() -> None:
+    (deaf,) = bound("127.0.0.1")
+    url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with calling() as caller:
+        theirs = await caller.post(url)
+        # The lowest number that is free is what a new socket would get.
+        with socket.socket() as free:
+            lowest = free.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            own = await caller.post(url)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    deaf.close()
+    failed(theirs, Reason.CONNECT_REFUSED)
+    failed(own, Reason.CONNECT_REFUSED, "Too many open files")
+    assert (theirs.ours, own.ours) == (False, True)
+
+
 @asynccontextmanager
 async def deaf_listener() -> AsyncIterator[str]:
     """A port whose queue is full: connecting to it is neither taken nor refused."""
@@ -500,50 +574,6 @@ async def test_reaching_connects_and_hangs_up_without_a_word(monkeypatch: pytest
 
 
 # Encryption.
-
-
-class Authority:
-    """A certificate authority in a folder, and what it signs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "An authority for the tests")])
-        constraints = x509.BasicConstraints(ca=True, path_length=0)
-        built = self._builder(self._name, self._key, 1).add_extension(constraints, critical=True)
-        self.trusted = folder / "authority.pem"
-        self.trusted.write_bytes(self._signed(built))
-
-    def context(self, days: int = 1, signed: bool = True) -> ssl.SSLContext:
-        """For a server that is acme.example, 127.0.0.1 and ::1, until in so many days."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        hosts = [x509.DNSName("acme.example"), *(x509.IPAddress(ip_address(one)) for one in ("127.0.0.1", "::1"))]
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "acme")])
-        built = self._builder(subject, key, days, None if signed else subject)
-        built = built.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
-        file = self.folder / f"acme{days}{signed}.pem"
-        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        file.write_bytes(key.private_bytes(*form) + self._signed(built, None if signed else key))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
-
-    def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int, issuer: x509.Name | None = None
-    ) -> x509.CertificateBuilder:
-        end = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer or self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(end - dt.timedelta(days=30))
-            .not_valid_after(end)
-        )
-
-    def _signed(self, built: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey | None = None) -> bytes:
-        return built.sign(key or self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 @pytest.fixture(scope="module")
@@ -676,7 +706,6 @@ RAISED: dict[type[httpx.TransportError], Reason] = {
     httpx.LocalProtocolError: Reason.CONFIG,
     httpx.UnsupportedProtocol: Reason.CONFIG,
 }
-URL = "https://acme.example/Demo/notice"
 
 
 async def mocked(answer: Any, deadline: int = SECOND) -> Outcome:

@@ -19,24 +19,24 @@ from sqlalchemy import select
 
 from dispatcher.accept import parse_event
 from dispatcher.app import Daemon
-from dispatcher.config import Config, Operator, load_config
+from dispatcher.config import Config, load_config
 from dispatcher.events import Event
+from dispatcher.operator import Operator
 from dispatcher.policy import Claim, Outcome, Reason, judge
-from dispatcher.protocols import PROTOCOLS
 from dispatcher.store import corridor, ledger
 from dispatcher.store.corridor import Fate, Settlement
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Row
 from dispatcher.store.schema import attempts
 from dispatcher.telemetry import Log
-from tests.ground import IV, KEY, NOW, line, notice, operator
+from tests.ground import IV, KEY, NOW, line, lock, notice, operator
 
 # Rounds of the event loop without anything to do, after which nothing more can come without a timer.
 CALM = 10
 PATIENCE_SECONDS = 10.0
 
 OPERATORS: Mapping[str, Operator] = {
-    name: operator(name=name, notice_url=f"https://{name}.example/Demo/notice") for name in ("acme", "bolt", "coin")
+    name: operator({"url": f"https://{name}.example/Demo/notice"}, name=name) for name in ("acme", "bolt", "coin")
 }
 
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -64,7 +64,7 @@ class MovedClock:
 
 def event(key: int | str = 1, operator: str = "acme", **changes: Any) -> Event:
     """An accepted event with this order number."""
-    return parse_event(line(notice(order_no=str(key), operator=operator, **changes)), OPERATORS)
+    return parse_event(line(notice(order_no=str(key), operator=operator, **changes)), OPERATORS, lock)
 
 
 def accept(database: Database, *keys: int | str, now: int = NOW, **changes: Any) -> list[Fate]:
@@ -78,7 +78,8 @@ def take(database: Database, now: int = NOW, most: int = 100, operator: str = "a
 def settled(claim: Claim, now: int, http_status: int | None = 200, **changes: Any) -> Settlement:
     """What a hand brings back from an attempt that ended now, judged by acme's schedule; changes go to the outcome."""
     outcome = Outcome(now, now, 0, http_status)._replace(**changes)
-    return Settlement(claim, outcome, judge(claim, outcome, OPERATORS["acme"].schedule, PROTOCOLS["notice"].rule))
+    terms = OPERATORS["acme"].terms["notice"]
+    return Settlement(claim, outcome, judge(claim, outcome, terms.schedule, terms.rule))
 
 
 def failed(claim: Claim, now: int, reason: Reason = Reason.CONNECT_REFUSED) -> Settlement:

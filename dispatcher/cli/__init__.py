@@ -8,12 +8,16 @@ from dispatcher import __version__
 
 _COMMANDS = {
     "demo": "the whole story on this machine in under a minute",
+    "init": "a configuration and a master key to start with",
     "run": "the daemon: delivers what is due until it is told to stop",
     "enqueue": "accept events from NDJSON files or standard input",
     "log": "the wallet-flow log",
     "show": "one delivery with its event and every attempt",
     "dead": "dead letters: list, replay, resolve, export",
+    "operators": "operators: list, show, set, apply, pause, resume, check",
+    "reencrypt": "lock every stored secret under the current master key",
     "check": "configuration, database and keys; starts nothing",
+    "verify": "what a key, an IV and a ciphertext make of each other, in every reading",
     "receiver": "the demo operator, with faults on demand",
 }
 

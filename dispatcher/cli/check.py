@@ -9,8 +9,12 @@ from pathlib import Path
 import click
 
 from dispatcher.cli.common import config_option, guarded, json_option, opened, print_json
-from dispatcher.config import Config, Operator, inspect_config, load_toml
+from dispatcher.config import Config, inspect_config, load_toml
+from dispatcher.egress import Network
 from dispatcher.errors import ConfigError, DispatcherError, Fault
+from dispatcher.operator import Operator
+from dispatcher.protocols import PROTOCOLS
+from dispatcher.tls import tls_context
 
 
 @click.command(name="check")
@@ -29,7 +33,7 @@ def command(no_network: bool, config_path: Path, as_json: bool) -> None:
         operators, warnings = config.operators.values(), list(config.warnings)
         _check_database(config, faults, warnings)
         if not no_network:
-            warnings += asyncio.run(_reach(config))
+            warnings += asyncio.run(reach_all(operators, config.allow))
     if as_json:
         shown = {name: [_shown(fault) for fault in some] for name, some in (("faults", faults), ("warnings", warnings))}
         print_json({"ok": not faults, **shown})
@@ -76,21 +80,21 @@ def _check_database(config: Config, faults: list[Fault], warnings: list[Fault]) 
             faults.append(Fault(f"operators.{name}", told, "configure it, or they wait for ever"))
 
 
-async def _reach(config: Config) -> list[Fault]:
+async def reach_all(operators: Collection[Operator], allow: tuple[Network, ...]) -> list[Fault]:
     """Connects to each operator, encrypted where its URL says so, and hangs up."""
     from dispatcher.wire import PinnedTransport, Resolver, reach
 
     resolver = Resolver()
-    reachable = [operator for operator in config.operators.values() if operator.notice_url]
-    transports = [PinnedTransport(resolver, config.allow, operator.connect_timeout) for operator in reachable]
-    urls = [operator.notice_url or "" for operator in reachable]
-    found = await asyncio.gather(*(reach(transport, url) for transport, url in zip(transports, urls, strict=True)))
+    ways: list[tuple[str, str, PinnedTransport]] = []
+    for operator in operators:
+        context = tls_context(operator.tls) if operator.tls else None
+        transport = PinnedTransport(resolver, allow, operator.connect_timeout, context)
+        urls = {PROTOCOLS[kind].url: terms.url for kind, terms in operator.terms.items()}
+        urls["oauth.token_url"] = operator.oauth.token_url if operator.oauth else None
+        ways += [(f"operators.{operator.name}.{key}", url, transport) for key, url in urls.items() if url]
+    found = await asyncio.gather(*(reach(transport, url) for _, url, transport in ways))
     return [
-        Fault(
-            f"operators.{operator.name}.notice_url",
-            f"can't be reached now: {told}",
-            "ask the operator, or mend the URL",
-        )
-        for operator, told in zip(reachable, found, strict=True)
+        Fault(where, f"can't be reached now: {told}", "ask the operator, or mend the URL")
+        for (where, _, _), told in zip(ways, found, strict=True)
         if told
     ]

@@ -1,9 +1,10 @@
 """What every command shares: the configuration option, errors as exit statuses, JSON out, tables for people."""
 
 import functools
+import getpass
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -16,6 +17,8 @@ from dispatcher.errors import ConfigError, DispatcherError, Refused, Unfit
 from dispatcher.lang import LANGUAGES, Words
 
 if TYPE_CHECKING:
+    from dispatcher.operator import Operator
+    from dispatcher.seal.vault import Vault
     from dispatcher.store.engine import Database
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -108,6 +111,33 @@ def opened(config: Config, *, create: bool = False) -> "Database":
     database = open_database(config.database, create=create)
     click.get_current_context().call_on_close(database.close)
     return database
+
+
+def in_force(config: Config, database: "Database") -> "tuple[Vault, Mapping[str, Operator]]":
+    """The vault, and the operators as the database has them.
+
+    What the file declares and the database does not know yet is written; what it says otherwise waits for the daemon.
+    """
+    from dispatcher.roster import load, open_vault, provision
+
+    vault = open_vault(config, database)
+    provision(database, vault, config, WallClock().now(), actor=actor(), only_new=True)
+    roster = load(database, vault, config)
+    for name, fault in roster.faults.items():
+        click.echo(f"Warning: operators.{name} can't be used: {fault}", err=True)
+    for name, member in roster.members.items():
+        if name in config.documents and member.draft.document != config.documents[name]:
+            told = f"operators.{name} is in force with other settings than {config.path.name} has now"
+            click.echo(f"Warning: {told}; `dispatcher run` or a reload of it (SIGHUP) changes that", err=True)
+    return vault, roster.operators
+
+
+def actor() -> str:
+    """Who runs this command, for the record: the name of the login, or the number where there is none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def print_json(value: object) -> None:

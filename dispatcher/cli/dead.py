@@ -1,8 +1,6 @@
 """`dispatcher dead`: what four attempts could not deliver, and what a person does about it."""
 
 import csv
-import getpass
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from typing import IO
 import click
 
 from dispatcher.cli.common import (
+    actor,
     config_option,
     guarded,
     json_option,
@@ -94,7 +93,7 @@ def replay_(
     if dry_run:
         change = sort_out(rows, Verb.REPLAY)
     else:
-        change = replay(database, rows, _actor(), WallClock().now())
+        change = replay(database, rows, actor(), WallClock().now())
         Bell(config.database).ring()
     for row in change.taken:
         if row.status == Status.RESOLVED:
@@ -128,7 +127,7 @@ def resolve_(
     if dry_run:
         change = sort_out(rows, Verb.RESOLVE)
     else:
-        change = resolve(database, rows, _actor(), note.strip(), WallClock().now())
+        change = resolve(database, rows, actor(), note.strip(), WallClock().now())
     _tell(change, "resolved", dry_run, as_json, lang)
 
 
@@ -159,14 +158,6 @@ def export(
                 file.write(orjson.dumps(row_as_json(row)).decode() + "\n")
 
 
-def _actor() -> str:
-    """Who does this by hand, for the log; in a container the number may have no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
-
-
 @contextmanager
 def _opened(output: str) -> Iterator[IO[str]]:
     """The file, or standard output for `-`; UTF-8 in any locale."""
@@ -182,7 +173,7 @@ def _opened(output: str) -> Iterator[IO[str]]:
 
 def _write_csv(file: IO[str], rows: Iterator[Row]) -> None:
     file.write("\ufeff")
-    writer = csv.DictWriter(file, FIELDS)
+    writer = csv.DictWriter(file, FIELDS, extrasaction="ignore")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _harmless(value) for name, value in row_as_json(row).items()})

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
@@ -10,12 +10,12 @@ from typing import IO, NamedTuple, Protocol
 import click
 import orjson
 
-from dispatcher.accept import parse_event
-from dispatcher.cli.common import config_option, guarded, json_option, opened, read_configuration
+from dispatcher.accept import Lock, parse_event
+from dispatcher.cli.common import config_option, guarded, in_force, json_option, opened, read_configuration
 from dispatcher.clock import Clock, WallClock
-from dispatcher.config import Config
 from dispatcher.errors import EventError
 from dispatcher.events import MAX_EVENT_BYTES, Event
+from dispatcher.operator import Operator
 from dispatcher.store.corridor import Fate, accept
 from dispatcher.store.engine import Bell, Database
 
@@ -52,8 +52,9 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     """
     config = read_configuration(config_path)
     database = opened(config, create=True)
+    vault, operators = in_force(config, database)
     report: Report = _JsonReport() if as_json else _TextReport(len(files) > 1)
-    intake = Intake(database, config, WallClock(), report)
+    intake = Intake(database, Bell(config.database), operators, vault.lock, WallClock(), report)
     try:
         with _progress(files) as advance:
             for name in files:
@@ -67,11 +68,20 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
 class Intake:
     """Reads events in constant memory and accepts them in batches; `counts` holds what is on disk."""
 
-    def __init__(self, database: Database, config: Config, clock: Clock, report: Report) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bell: Bell,
+        operators: Mapping[str, Operator],
+        lock: Lock,
+        clock: Clock,
+        report: Report,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self._database = database
-        self._bell = Bell(config.database)
-        self._operators = config.operators
+        self._bell = bell
+        self._operators = operators
+        self._lock = lock
         self._clock = clock
         self._report = report
         self._batch: list[tuple[Line, Event]] = []
@@ -91,7 +101,7 @@ class Intake:
 
     def _take(self, line: Line, text: bytes) -> None:
         try:
-            self._batch.append((line, parse_event(text, self._operators)))
+            self._batch.append((line, parse_event(text, self._operators, self._lock)))
         except EventError as error:
             self._refuse(line, "; ".join(str(fault) for fault in error.faults))
 

@@ -3,16 +3,17 @@
 import asyncio
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 
 from dispatcher.cli.common import config_option, guarded, json_option, read_configuration
-from dispatcher.config import Config, Operator
+from dispatcher.config import Config
 from dispatcher.errors import Unfit, listed
+from dispatcher.operator import Operator
 
 if TYPE_CHECKING:
     from dispatcher.receiver import Faults, Seen
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @click.command("receiver")
 @config_option
 @click.option("--operator", "names", metavar="NAME", multiple=True, help="Play this one only; can be repeated.")
-@click.option("--listen", metavar="HOST:PORT", help="Where; the notice_url of the first operator unless given.")
+@click.option("--listen", metavar="HOST:PORT", help="Where; the first URL of the first operator unless given.")
 @click.option("--status", type=int, metavar="N", help="Fault: answer N.")
 @click.option("--delay", metavar="DURATION", help='Fault: answer late, like "2s"; goes with another fault.')
 @click.option("--hang", is_flag=True, help="Fault: read the request and never answer.")
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 @click.option("--endless", is_flag=True, help="Fault: 200 and a body without end.")
 @click.option("--drip", is_flag=True, help="Fault: 200 and one byte of body every 100 ms, for ever.")
 @click.option("--redirect", metavar="URL", help="Fault: 302 to URL.")
-@click.option("--book-first", is_flag=True, help="Book the order, then misbehave.")
-@click.option("--fail-first", type=int, metavar="N", help="Only the first N requests of each order meet the fault.")
+@click.option("--code", metavar="CODE", help="Fault, of settles alone: answer 200 with this code.")
+@click.option("--book-first", is_flag=True, help="Book the message, then misbehave.")
+@click.option("--fail-first", type=int, metavar="N", help="Only the first N requests of each message meet the fault.")
 @click.option("--fail-rate", type=float, metavar="P", help="Only this share of the requests (0 to 1) meets the fault.")
 @click.option("--seed", type=int, metavar="N", help="With --fail-rate: the same requests in every run.")
 @json_option
@@ -41,8 +43,9 @@ def command(
 ) -> None:
     """Plays the operators of the configuration, with faults on demand.
 
-    It checks the token, decrypts, and books each order once. GET /received lists what it booked, GET /stats counts.
-    A fault meets every notice, unless --fail-first or --fail-rate narrows it (their fault is status 500 unless given).
+    It checks tokens, headers and signatures, decrypts, and books each notice and each settle once. GET /received lists
+    what it booked, GET /stats counts. A fault meets every message, unless --fail-first or --fail-rate narrows it (their
+    fault is status 500 unless given).
     """
     chosen = _faults(**faults)
     operators = _operators(read_configuration(config_path), names)
@@ -78,19 +81,29 @@ def _parse_listen(text: str) -> tuple[str, int]:
 
 
 def _own_address(operators: Sequence[Operator]) -> tuple[str, int]:
+    """Where the first URL points to; those that point elsewhere are warned of."""
     from dispatcher.egress import parse_address
 
-    urls = [urlsplit(operator.notice_url or "") for operator in operators]
-    host, port = urls[0].hostname or "", urls[0].port or 80
+    urls = list(_urls(operators))
+    setting, first = urls[0]
+    host, port = first.hostname or "", first.port or 80
     address = parse_address(host)
-    if urls[0].scheme != "http" or not (host == "localhost" or (address and address.is_loopback)):
-        raise click.UsageError(
-            f"the notice_url of {operators[0].name} is not plain http on this machine: write --listen HOST:PORT"
-        )
-    for operator, url in zip(operators, urls, strict=True):
+    if first.scheme != "http" or not (host == "localhost" or (address and address.is_loopback)):
+        raise click.UsageError(f"{setting} is not plain http on this machine: write --listen HOST:PORT")
+    for setting, url in urls[1:]:
         if (url.hostname, url.port or 80) != (host, port):
-            click.echo(f"Warning: the notice_url of {operator.name} points elsewhere, to {url.netloc}", err=True)
+            click.echo(f"Warning: {setting} points elsewhere, to {url.netloc}", err=True)
     return host, port
+
+
+def _urls(operators: Sequence[Operator]) -> Iterator[tuple[str, SplitResult]]:
+    """Where the operators are posted to, each with the name of its setting; an operator has one at least."""
+    from dispatcher.protocols import PROTOCOLS
+
+    for operator in operators:
+        for type_, terms in operator.terms.items():
+            if terms.url is not None:
+                yield f"the {PROTOCOLS[type_].url} of {operator.name}", urlsplit(terms.url)
 
 
 async def _run(
@@ -126,6 +139,6 @@ def _print(seen: "Seen", as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps({**seen._asdict(), "at": iso(seen.at)}))
     elif not quiet:
-        order = f"{seen.operator or 'nobody'} {seen.order_no or '-'}"
-        told = f"{seen.status or 'no answer'}{', booked' if seen.booked else ''}"
-        click.echo(f"{order}: {told}{f' (fault: {seen.fault})' if seen.fault else ''}", err=True)
+        message = f"{seen.operator or 'nobody'} {seen.key or ('token' if seen.type == 'token' else '-')}"
+        told = f"{seen.status or 'no answer'}{f' {seen.code}' if seen.code else ''}{', booked' if seen.booked else ''}"
+        click.echo(f"{message}: {told}{f' (fault: {seen.fault})' if seen.fault else ''}", err=True)

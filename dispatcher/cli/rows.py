@@ -16,11 +16,12 @@ from dispatcher.store.ledger import Filter, Row
 
 _COLUMNS = (
     "operator",
+    "type",
     "key",
     "uid",
-    "total_bet",
-    "total_win",
-    "net_win",
+    "bet",
+    "win",
+    "net",
     "status",
     "attempts",
     "reason",
@@ -30,7 +31,7 @@ _COLUMNS = (
 
 # Of every row that is exported, whatever its type: a type without an amount leaves its place empty.
 FIELDS = (
-    *(name for name in Row._fields if name != "body"),
+    *(name for name in Row._fields if name not in ("body", "parked")),
     *dict.fromkeys(name for protocol in PROTOCOLS.values() for name in protocol.amounts),
 )
 
@@ -67,13 +68,13 @@ def amounts(row: Row) -> dict[str, str]:
     """The frozen event's amounts, as decimal text."""
     protocol = PROTOCOLS.get(row.type)
     event = orjson.loads(row.body)
-    return {name: event[name] for name in protocol.amounts} if protocol else {}
+    return {name: event[name] for name in protocol.amounts if name in event} if protocol else {}
 
 
 def as_json(row: Row) -> dict[str, object]:
     """A row as interface.md names its fields, with the event's amounts."""
-    shown: dict[str, object] = {**row._asdict(), **amounts(row), "ambiguous": bool(row.ambiguous)}
-    del shown["body"]
+    shown: dict[str, object] = {name: value for name, value in row._asdict().items() if name not in ("body", "parked")}
+    shown |= {"ambiguous": bool(row.ambiguous), **amounts(row), "parked": bool(row.parked)}
     return shown | {name: iso(getattr(row, name)) for name in ("due_at", "accepted_at", "finished_at")}
 
 
@@ -92,15 +93,15 @@ def print_rows(rows: Iterable[Row], words: Words, *, json: bool) -> None:
 
 def _cells(row: Row, words: Words) -> Sequence[object]:
     sums = amounts(row)
+    columns = PROTOCOLS[row.type].columns if row.type in PROTOCOLS else {}
     mark = " *" if row.ambiguous else ""
     return (
         row.operator,
+        row.type,
         row.key,
         row.uid,
-        sums.get("total_bet"),
-        sums.get("total_win"),
-        sums.get("net_win"),
-        words[row.status],
+        *(sums.get(columns.get(name, "")) for name in ("bet", "win", "net")),
+        words["parked"] if row.parked else words[row.status],
         row.attempts,
         (row.reason or "") + mark,
         clock_time(row.accepted_at),

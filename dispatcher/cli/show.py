@@ -23,7 +23,10 @@ from dispatcher.lang import Words, words
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.store.ledger import history, one
 
-_ATTEMPT = ("n", "trigger", "started_at", "duration_ms", "http_status", "reason", "key_version", "response", "detail")
+_ATTEMPT = (
+    *("n", "trigger", "started_at", "duration_ms", "http_status"),
+    *("code", "reason", "key_version", "response", "detail"),
+)
 _ACTION = ("at", "verb", "actor", "note")
 
 

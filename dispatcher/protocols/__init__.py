@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from dispatcher.protocols import notice
-from dispatcher.protocols.base import Letter, Protocol
+from dispatcher.protocols import notice, settle
+from dispatcher.protocols.base import Protocol
 
-PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in (notice.PROTOCOL,)}
+PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in (notice.PROTOCOL, settle.PROTOCOL)}
 
-__all__ = ["PROTOCOLS", "Letter", "Protocol"]
+__all__ = ["PROTOCOLS", "Protocol"]

@@ -5,50 +5,38 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from dispatcher.config import Auth, Operator
-from dispatcher.errors import Fault, Unfit
+from dispatcher.errors import Fault
 from dispatcher.events import Event, Field
-from dispatcher.policy import Claim, Rule
-from dispatcher.secret import Secret
-
-
-class Letter(NamedTuple):
-    """One POST, ready to go: where to, with which token, and the exact bytes."""
-
-    url: str
-    bearer: Secret | None
-    body: bytes
+from dispatcher.operator import Operator
+from dispatcher.policy import Claim
 
 
 class Protocol(NamedTuple):
-    """A message type. Its functions are pure: encryption comes as an argument.
+    """A message type. Its functions are pure: encryption and time come as arguments.
 
-    - `fields(operator)`: what an event carries beside `operator` and `type`, by this operator's settings, or by the
-      protocol's own where the operator is not known;
+    - `fields`: what an event carries beside `operator`, `type` and `token`, which every event may have;
     - `check(operator, values)`: what no single field shows; `values` are those that were fit;
     - `freeze(operator, values)`: the accepted event, from values without a fault;
-    - `letter(operator, claim, seal)`: what one attempt sends; `seal` encrypts with the key in force; raises Unfit
-      where the settings in force can't make a request of it;
+    - `body(operator, claim, seal, now)`: the exact bytes that one attempt sends; `seal` encrypts with the operator's
+      key in force, `now` is µs since 1970;
+    - `url`, `path`: the setting that says where it goes, and what is added to that;
+    - `encrypts`: whether `body` asks for `seal`, so that the operator needs a key;
+    - `defaults`: `auth`, `retry` and `success` as an operator's settings would write them, which may say otherwise;
     - `amounts`: which of the frozen event's fields are amounts, as decimal text;
-    - `rule`: what counts as a yes.
+    - `columns`: the field that the log shows as bet, win and net, as far as there is one.
     """
 
     name: str
-    fields: Callable[[Operator | None], Sequence[Field]]
+    fields: Sequence[Field]
     check: Callable[[Operator, Mapping[str, Any]], Sequence[Fault]]
     freeze: Callable[[Operator, Mapping[str, Any]], Event]
-    letter: Callable[[Operator, Claim, Callable[[bytes], str]], Letter]
+    body: Callable[[Operator, Claim, Callable[[bytes], str], int], bytes]
+    url: str
+    path: str
+    encrypts: bool
+    defaults: Mapping[str, Any]
     amounts: Sequence[str]
-    rule: Rule
-
-
-def bearer(operator: Operator, claim: Claim) -> Secret | None:
-    """The token of this attempt, by the settings in force now. Raises Unfit where the event brought none."""
-    if operator.auth is not Auth.PER_EVENT:
-        return operator.token
-    if claim.bearer is None:
-        raise Unfit("the event brought no token", f"set another auth for {operator.name}, or resolve it by hand")
-    return claim.bearer
+    columns: Mapping[str, str]
 
 
 def json_text(value: str) -> str:

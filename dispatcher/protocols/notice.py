@@ -1,27 +1,25 @@
 """`notice`, the spin callback (wire-contract.md, `notice`): amounts encrypted, HTTP 200 is the yes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
-from dispatcher.config import Auth, NetCheck, Operator
 from dispatcher.errors import Fault
 from dispatcher.events import (
     Event,
     Field,
     amount,
-    bearer_token,
     content_digest,
     decimal_text,
     identifier,
     integer,
     opaque,
 )
-from dispatcher.policy import Claim, Rule
-from dispatcher.protocols.base import Letter, Protocol, bearer, json_text
-from dispatcher.secret import Secret
+from dispatcher.operator import NetCheck, Operator, TimeUnit
+from dispatcher.policy import Claim
+from dispatcher.protocols.base import Protocol, json_text
 
 FIELDS = (
     Field("order_no", identifier(64)),
@@ -36,14 +34,7 @@ FIELDS = (
         "time",
         integer(0, 10**11 - 1, "Unix seconds of the order (milliseconds would be 1000 times too much)"),
     ),
-    Field("token", bearer_token, required=False),
 )
-_WITH_TOKEN = (*FIELDS[:-1], Field("token", bearer_token))
-
-
-def fields(operator: Operator | None) -> Sequence[Field]:
-    """Each event brings its token where the operator wants the player's own."""
-    return _WITH_TOKEN if operator is not None and operator.auth is Auth.PER_EVENT else FIELDS
 
 
 def check(operator: Operator, values: Mapping[str, Any]) -> list[Fault]:
@@ -60,8 +51,6 @@ def check(operator: Operator, values: Mapping[str, Any]) -> list[Fault]:
 def freeze(operator: Operator, values: Mapping[str, Any]) -> Event:
     """The event as every attempt sends it; amounts are kept as decimal text, with the places they came with."""
     net_win = values.get("net_win", values["total_win"] - values["total_bet"])
-    # A token that nobody will send is not kept.
-    own = Secret(values["token"]) if operator.auth is Auth.PER_EVENT else None
     frozen = {name: values[name] for name in ("order_no", "uid", "total_bet", "total_win")}
     frozen |= {"net_win": net_win, **{name: values[name] for name in ("business", "game_id", "time")}}
     body = {name: decimal_text(value) if type(value) is Decimal else value for name, value in frozen.items()}
@@ -72,31 +61,38 @@ def freeze(operator: Operator, values: Mapping[str, Any]) -> Event:
         values["uid"],
         orjson.dumps(body).decode(),
         content_digest(list(frozen.values())),
-        own,
     )
 
 
-def letter(operator: Operator, claim: Claim, seal: Callable[[bytes], str]) -> Letter:
+def body(operator: Operator, claim: Claim, seal: Callable[[bytes], str], now: int) -> bytes:
     """`{"order_no","data","time","uid"}`, `data` being the encrypted JSON, fields in the contract's order."""
     event = orjson.loads(claim.body)
     order_no = json_text(event["order_no"])
+    time = event["time"] if operator.time_unit is TimeUnit.SECONDS else event["time"] * 1_000
     data = seal(
         (
             f'{{"order_no":{order_no},"total_bet":{event["total_bet"]},"total_win":{event["total_win"]},'
             f'"net_win":{event["net_win"]},"business":{json_text(event["business"])},'
-            f'"game_id":{event["game_id"]},"time":{event["time"]}}}'
+            f'"game_id":{event["game_id"]},"time":{time}}}'
         ).encode()
     )
-    body = f'{{"order_no":{order_no},"data":"{data}","time":{event["time"]},"uid":{json_text(event["uid"])}}}'
-    return Letter(operator.notice_url or "", bearer(operator, claim), body.encode())
+    return f'{{"order_no":{order_no},"data":"{data}","time":{time},"uid":{json_text(event["uid"])}}}'.encode()
 
 
 PROTOCOL = Protocol(
     name="notice",
-    fields=fields,
+    fields=FIELDS,
     check=check,
     freeze=freeze,
-    letter=letter,
+    body=body,
+    url="notice_url",
+    path="",
+    encrypts=True,
+    defaults={
+        "auth": "bearer",
+        "retry": {"delays": ["1m", "30m", "50m"]},
+        "success": {"statuses": [200]},
+    },
     amounts=("total_bet", "total_win", "net_win"),
-    rule=Rule(),
+    columns={"bet": "total_bet", "win": "total_win", "net": "net_win"},
 )

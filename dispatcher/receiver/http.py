@@ -24,16 +24,17 @@ MAX_BODY = 1 << 20
 _CHUNK = 1 << 16
 _LINGER = 2.0
 _HEADER = re.compile(r"[!-~]+")
-_WAYS = ("status", "hang", "reset", "endless", "drip", "redirect")
+_WAYS = ("status", "hang", "reset", "endless", "drip", "redirect", "code")
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How the operator misbehaves: in at most one way, after `delay` µs, towards every notice or some of them.
+    """How the operator misbehaves: in at most one way, after `delay` µs, towards every message or some of them.
 
-    `fail_first` hits the first n requests of each order, `fail_rate` (0 to 1) a share of all; with a `seed` the same
-    request of the same order is hit in every run. Either one without a way means status 500. `delay` without a way
-    answers late, but rightly. `book_first` books what can be booked before anything else: the ambiguous case.
+    `fail_first` hits the first n requests of each order or settle, `fail_rate` (0 to 1) a share of all; with a `seed`
+    the same request of the same order is hit in every run. Either one without a way means status 500. `delay` without a
+    way answers late, but rightly. `book_first` books what can be booked before anything else: the ambiguous case.
+    `code` is a settle's no under status 200, and meets nothing else: to a notice every 200 is a yes.
     Raises Unfit for options that contradict each other or are out of range.
     """
 
@@ -44,6 +45,7 @@ class Faults:
     endless: bool = False
     drip: bool = False
     redirect: str | None = None
+    code: str | None = None
     book_first: bool = False
     fail_first: int | None = None
     fail_rate: float | None = None
@@ -58,6 +60,7 @@ class Faults:
             (status is not None and not 200 <= status <= 599, f"--status {status} is no answer", "write 200 to 599"),
             (self.delay < 0, "--delay is negative", 'write e.g. "2s"'),
             (self.redirect is not None and not _HEADER.fullmatch(self.redirect), "--redirect is no URL", "use ASCII"),
+            (self.code is not None and not self.code.isprintable(), "--code is no code", 'write e.g. "1005"'),
             ((self.fail_first or 0) < 0, "--fail-first is negative", "write how many requests of each order fail"),
             (rate is not None and not 0 <= rate <= 1, f"--fail-rate {rate} is no share", "write 0 to 1, like 0.3"),
             (self.seed is not None and rate is None, "--seed has no dice to throw", "add --fail-rate"),
@@ -80,10 +83,16 @@ class Faults:
     @property
     def shown_status(self) -> int | None:
         """The status that the misbehaviour shows; None for no answer at all."""
-        return {"status": self.status or 500, "redirect": 302, "endless": 200, "drip": 200}.get(self.way or "")
+        shown = {"status": self.status or 500, "redirect": 302, "endless": 200, "drip": 200, "code": 200}
+        return shown.get(self.way or "")
 
-    def hit(self, order: tuple[str, str] | None, nth: int) -> bool:
-        """Whether the order's nth request (from 1) gets the fault; None for requests that name no order."""
+    def hit(self, type_: str | None, order: tuple[str, str, str] | None, nth: int) -> bool:
+        """Whether the order's nth request (from 1) gets the fault; None for requests that name no order.
+
+        `order` is the operator, the message type and the key; `type_` is known of more requests than that.
+        """
+        if self.code is not None and type_ != "settle":
+            return False
         if self.fail_first is not None:
             return order is not None and nth <= self.fail_first
         if self.fail_rate is not None:
@@ -93,18 +102,23 @@ class Faults:
 
     def __str__(self) -> str:
         delay = f"delay {duration_text(self.delay)}" if self.delay else None
-        way = f"status {self.shown_status}" if self.way == "status" else self.way
+        way = {"status": f"status {self.shown_status}", "code": f"code {self.code}"}.get(self.way or "", self.way)
         return ", ".join(part for part in (delay, way) if part)
 
 
 class Request(NamedTuple):
-    """One request, whole. `authorization` is empty where the header is absent or stands more than once."""
+    """One request, whole; the names of its headers are in small letters."""
 
     method: str
     path: str
     query: str
-    authorization: bytes
+    headers: Sequence[tuple[bytes, bytes]]
     body: bytes
+
+    def header(self, name: str) -> bytes:
+        """Empty where the header is absent or stands more than once."""
+        given = [value for key, value in self.headers if key == name.lower().encode()]
+        return given[0] if len(given) == 1 else b""
 
 
 class Answer(NamedTuple):
@@ -115,9 +129,9 @@ class Answer(NamedTuple):
     headers: Sequence[tuple[str, str]] = ()
 
 
-def says(status: int, message: str, *headers: tuple[str, str], code: str | None = None) -> Answer:
-    """The answer `{"code","message"}`; the code is the status unless given."""
-    return Answer(status, {"code": code or str(status), "message": message}, headers)
+def says(status: int, told: str, *headers: tuple[str, str], code: str | None = None, word: str = "message") -> Answer:
+    """The answer `{"code","message"}`; the code is the status unless given. A settle's `word` is `desc`."""
+    return Answer(status, {"code": str(status) if code is None else code, word: told}, headers)
 
 
 class Malformed(Exception):
@@ -156,8 +170,7 @@ class Connection:
             if len(body) > MAX_BODY:
                 raise Malformed(413)
         path, _, query = head.target.decode("ascii").partition("?")
-        given = [value for name, value in head.headers if name == b"authorization"]
-        return Request(head.method.decode("ascii"), path, query, given[0] if len(given) == 1 else b"", bytes(body))
+        return Request(head.method.decode("ascii"), path, query, list(head.headers), bytes(body))
 
     async def _event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
@@ -205,7 +218,9 @@ class Connection:
                 await self._pour(b" ", 0.1)
             case _:
                 place = [("Location", faults.redirect)] if faults.redirect else []
-                await self.send(says(faults.shown_status or 500, "a fault on demand", *place))
+                word = "message" if faults.code is None else "desc"
+                told = says(faults.shown_status or 500, "a fault on demand", *place, code=faults.code, word=word)
+                await self.send(told)
 
     async def _pour(self, drop: bytes, pause: float) -> None:
         await self._write(h11.Response(status_code=200, headers=[("Content-Type", "application/json")]))

@@ -7,14 +7,16 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, TextClause, insert, select, text
-from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
+from sqlalchemy import Connection, TextClause, select, text
+from sqlalchemy.dialects.sqlite import Insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Outcome, Status, Verb, Verdict, move
-from dispatcher.secret import Secret
 from dispatcher.store.engine import Database
-from dispatcher.store.schema import deliveries, key_versions
+from dispatcher.store.line import advance, insert_in_line
+from dispatcher.store.operators import latest_revision
+from dispatcher.store.schema import deliveries
 
 SNIPPET_BYTES = 1_024
 
@@ -28,11 +30,17 @@ class Fate(StrEnum):
 
 
 class Settlement(NamedTuple):
-    """What one attempt came to, ready to be written."""
+    """What one attempt came to, ready to be written. `blocks`: once dead, it is in the way of those behind it."""
 
     claim: Claim
     outcome: Outcome
     verdict: Verdict
+    blocks: bool = False
+
+    @property
+    def leaves(self) -> bool:
+        """True where the delivery leaves the line that it stands in, if it stands in one."""
+        return self.verdict.verb is Verb.DELIVER or (self.verdict.verb is Verb.BURY and not self.blocks)
 
 
 class Stranded(NamedTuple):
@@ -49,17 +57,27 @@ class Turned(NamedTuple):
     late: list[Settlement]
 
 
+class Survey(NamedTuple):
+    """When the earliest delivery of each operator that has one is due (µs), and the operators' latest revision."""
+
+    earliest: dict[str, int]
+    revision: int
+
+
 _d = deliveries.c
+_AT_ONCE = sqlite_insert(deliveries).on_conflict_do_nothing()
+_IN_LINE = insert_in_line()
 
 # Each statement moves a whole batch, handed over and back as one JSON text: SQLite then works through it in a single
 # step without Python's lock, where a row at a time would fight for it with the corridor's own thread.
 #
-# `status = 'pending'` is a literal, not a parameter: SQLite takes a partial index only where it sees its condition.
-_CLAIM = "id, operator, type, key, uid, body, bearer, attempts, run_from, anchor_at"
+# What an index is partial by is a literal, not a parameter: SQLite takes it only where it sees its condition.
+_CLAIM = "id, operator, type, key, uid, body, bearer, sequence, attempts, run_from, anchor_at"
 _DUE = text(
     f"""
     SELECT json_group_array(json_array({_CLAIM}, due_at, ambiguous)) FROM (
-        SELECT * FROM deliveries WHERE operator = :operator AND status = 'pending' AND due_at <= :now
+        SELECT * FROM deliveries
+        WHERE operator = :operator AND status = 'pending' AND parked = 0 AND due_at <= :now
         ORDER BY due_at LIMIT :most
     )
     """
@@ -80,6 +98,7 @@ _TAKE = text(
 _SETTLED = (
     *("id", "token", "n", "trigger", "started_at", "duration", "http_status", "code", "reason", "doubtful"),
     *("key_version", "response", "detail", "status", "due_at", "finished_at", "anchor_at", "ambiguous"),
+    *("uncounted", "leaves"),
 )
 _s = {name: f"r.value->>{position}" for position, name in enumerate(_SETTLED)}
 _RECORD = text(
@@ -90,7 +109,7 @@ _RECORD = text(
            {_s["code"]}, {_s["reason"]}, {_s["doubtful"]}, {_s["key_version"]}, {_s["response"]}, {_s["detail"]},
            d.token IS NOT {_s["token"]}
     FROM json_each(:rows) r JOIN deliveries d ON d.id = {_s["id"]}
-    WHERE true ON CONFLICT DO NOTHING
+    WHERE NOT {_s["uncounted"]} ON CONFLICT DO NOTHING
     """
 )
 _MOVE = text(
@@ -99,6 +118,7 @@ _MOVE = text(
     UPDATE deliveries
     SET status = {_s["status"]}, due_at = {_s["due_at"]}, finished_at = {_s["finished_at"]},
         anchor_at = {_s["anchor_at"]}, reason = {_s["reason"]}, ambiguous = {_s["ambiguous"]},
+        attempts = attempts - {_s["uncounted"]}, in_line = in_line AND NOT {_s["leaves"]},
         token = NULL, claimed_at = NULL
     FROM json_each(:rows) r
     WHERE deliveries.id = {_s["id"]} AND deliveries.token = {_s["token"]}
@@ -109,12 +129,18 @@ _LATE = text("SELECT delivery_id, n FROM attempts WHERE late AND delivery_id IN 
 _SURVEY = text(
     """
     WITH RECURSIVE waiting(operator) AS (
-        SELECT min(operator) FROM deliveries WHERE status = 'pending'
+        SELECT min(operator) FROM deliveries WHERE status = 'pending' AND parked = 0
         UNION ALL
-        SELECT (SELECT min(d.operator) FROM deliveries d WHERE d.status = 'pending' AND d.operator > waiting.operator)
+        SELECT (
+            SELECT min(d.operator) FROM deliveries d
+            WHERE d.status = 'pending' AND d.parked = 0 AND d.operator > waiting.operator
+        )
         FROM waiting WHERE waiting.operator IS NOT NULL
     )
-    SELECT w.operator, (SELECT min(d.due_at) FROM deliveries d WHERE d.status = 'pending' AND d.operator = w.operator)
+    SELECT w.operator, (
+        SELECT min(d.due_at) FROM deliveries d
+        WHERE d.status = 'pending' AND d.parked = 0 AND d.operator = w.operator
+    )
     FROM waiting w WHERE w.operator IS NOT NULL
     """
 )
@@ -134,18 +160,21 @@ def accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]:
 
 
 def _row(event: Event, now: int) -> dict[str, Any]:
-    bearer = event.bearer and event.bearer.reveal()
-    return {**event._asdict(), "bearer": bearer, "status": Status.PENDING, "accepted_at": now, "due_at": now}
+    return {**event._asdict(), "status": Status.PENDING, "accepted_at": now, "due_at": now}
 
 
 def _insert(connection: Connection, rows: list[dict[str, Any]]) -> int:
     """How many of the rows were new; all or none of them stay."""
-    statement = insert_or_ignore(deliveries).on_conflict_do_nothing()
     with connection.begin_nested() as savepoint:
-        inserted = connection.execute(statement, rows).rowcount
+        inserted = connection.execute(_statement(rows), rows).rowcount
         if inserted < len(rows):
             savepoint.rollback()
     return inserted
+
+
+def _statement(rows: list[dict[str, Any]]) -> Insert:
+    """Standing in line costs a look-up a row, which only those pay who are in one."""
+    return _IN_LINE if any(row["sequence"] is not None for row in rows) else _AT_ONCE
 
 
 def _accept_known(connection: Connection, events: Sequence[Event], rows: list[dict[str, Any]]) -> list[Fate]:
@@ -160,7 +189,7 @@ def _accept_known(connection: Connection, events: Sequence[Event], rows: list[di
         else:
             fates.append(Fate.DUPLICATE if known[identity] == event.digest else Fate.CONFLICT)
     if fresh:
-        connection.execute(insert(deliveries), fresh)
+        connection.execute(_statement(fresh), fresh)
     return fates
 
 
@@ -178,10 +207,11 @@ def _known(connection: Connection, events: Sequence[Event]) -> dict[tuple[str, .
     return known
 
 
-def survey(database: Database) -> dict[str, int]:
-    """When the earliest pending delivery of each operator that has one is due (µs)."""
+def survey(database: Database) -> Survey:
+    """What there is to do."""
     with database.reading() as connection:
-        return {row[0]: row[1] for row in connection.execute(_SURVEY)}
+        earliest = {row[0]: row[1] for row in connection.execute(_SURVEY)}
+        return Survey(earliest, latest_revision(connection))
 
 
 def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, int], now: int) -> Turned:
@@ -198,7 +228,7 @@ def _claim(connection: Connection, wanted: Mapping[str, int], now: int) -> list[
     # A fresh token for each turn: no two claims of one delivery ever share theirs.
     token = secrets.randbits(63)
     claims = [
-        _as_claim(row, row[7] + 1, token)
+        _as_claim(row, row[8] + 1, token)
         for operator, most in wanted.items()
         for row in _rows(connection, _DUE, operator=operator, now=now, most=most)
     ]
@@ -209,9 +239,10 @@ def _claim(connection: Connection, wanted: Mapping[str, int], now: int) -> list[
 
 
 def _as_claim(row: list[Any], attempt: int, token: int) -> Claim:
-    identity: tuple[int, str, str, str, str, str] = tuple(row[:6])
-    bearer = None if row[6] is None else Secret(row[6])
-    return Claim(*identity, bearer, attempt, row[8], row[9], row[10], token, bool(row[11]))
+    """From the columns of _CLAIM, the time that the row is chosen by, and `ambiguous`."""
+    id_, operator, kind, key, uid, body, bearer, sequence, _, run_from, anchor_at, at, ambiguous = row[:13]
+    known = (id_, operator, kind, key, uid, body, bearer, attempt, run_from, anchor_at, at, token)
+    return Claim(*known, bool(ambiguous), sequence)
 
 
 def _rows(connection: Connection, statement: TextClause, **parameters: object) -> list[list[Any]]:
@@ -228,6 +259,7 @@ def _settle(connection: Connection, done: Sequence[Settlement], now: int) -> lis
     rows = {"rows": _json([_settled(settlement, now) for settlement in done])}
     connection.execute(_RECORD, rows)
     moved = connection.execute(_MOVE, rows).rowcount
+    advance(connection, [one.claim.id for one in done if one.leaves and one.claim.sequence is not None])
     if moved == len(done):
         return []
     ids = _json([settlement.claim.id for settlement in done])
@@ -237,7 +269,7 @@ def _settle(connection: Connection, done: Sequence[Settlement], now: int) -> lis
 
 def _settled(settlement: Settlement, now: int) -> list[object]:
     """One settlement as _RECORD and _MOVE read it: the values of _SETTLED, in its order."""
-    claim, outcome, verdict = settlement
+    claim, outcome, verdict, _ = settlement
     reason = verdict.reason
     doubtful = reason is not None and reason.ambiguous
     return [
@@ -257,9 +289,11 @@ def _settled(settlement: Settlement, now: int) -> list[object]:
         verdict.status,
         verdict.due_at,
         now if verdict.due_at is None else None,
-        outcome.ended_at if claim.anchor_at is None else claim.anchor_at,
+        verdict.anchor_at,
         # Once doubtful, doubtful until delivered: any of the failed attempts may have been booked.
         verdict.verb is not Verb.DELIVER and (claim.ambiguous or doubtful),
+        verdict.verb is Verb.PUT_OFF,
+        settlement.leaves,
     ]
 
 
@@ -272,21 +306,5 @@ def stranded(database: Database, before: int, held: Collection[tuple[int, int]])
     """Claims made at or before `before` (µs) whose (id, token) is not in `held`: their holder is gone."""
     with database.reading() as connection:
         rows = _rows(connection, _STRANDED, before=before)
-    claims = [Stranded(_as_claim(row, row[7], row[12]), row[10]) for row in rows]
+    claims = [Stranded(_as_claim(row, row[8], row[13]), row[11]) for row in rows]
     return [one for one in claims if (one.claim.id, one.claim.token) not in held]
-
-
-def key_version(database: Database, operator: str, fingerprint: str, now: int) -> int:
-    """The number of the key now in force, counted from 1; another fingerprint than the last one is a new version."""
-    k = key_versions.c
-    with database.writing() as connection:
-        last = connection.execute(
-            select(k.version, k.fingerprint).where(k.operator == operator).order_by(k.version.desc()).limit(1)
-        ).first()
-        if last is not None and last.fingerprint == fingerprint:
-            return int(last.version)
-        version = 1 if last is None else last.version + 1
-        connection.execute(
-            insert(key_versions).values(operator=operator, version=version, fingerprint=fingerprint, since=now)
-        )
-        return int(version)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     RowMapping,
     Table,
+    bindparam,
     func,
     insert,
     literal_column,
@@ -21,6 +22,7 @@ from dispatcher.clock import iso
 from dispatcher.errors import Refused
 from dispatcher.policy import MOVES, Status, Verb
 from dispatcher.store.engine import Database
+from dispatcher.store.line import advance, behind_another
 from dispatcher.store.schema import actions, attempts, deliveries
 
 PAGE = 1_000
@@ -39,6 +41,7 @@ _ROW = (
     _d.finished_at,
     _d.reason,
     _d.ambiguous,
+    _d.parked,
     _d.body,
 )
 
@@ -71,7 +74,7 @@ class Filter:
 
 
 class Row(NamedTuple):
-    """One line of the log, times in µs; `body` is the frozen event's JSON."""
+    """One line of the log, times in µs; `parked`: waits behind an earlier one; `body` is the frozen event's JSON."""
 
     id: int
     operator: str
@@ -85,6 +88,7 @@ class Row(NamedTuple):
     finished_at: int | None
     reason: str | None
     ambiguous: bool
+    parked: bool
     body: str
 
 
@@ -181,12 +185,14 @@ def _why_not(row: Row, verb: Verb) -> str:
 def replay(database: Database, rows: Sequence[Row], actor: str, now: int) -> Change:
     """Bring deliveries back: due now, with the whole schedule before them; their attempts stay as they are."""
     values = {"status": Status.PENDING, "due_at": now, "finished_at": None, "run_from": _d.attempts, "anchor_at": None}
+    values |= {"in_line": _d.sequence.is_not(None), "parked": behind_another()}
     return _change(database, rows, Verb.REPLAY, values, (actor, None, now))
 
 
 def resolve(database: Database, rows: Sequence[Row], actor: str, note: str, now: int) -> Change:
     """Close dead letters by hand: somebody agreed on them with the operator, and says how in `note`."""
-    return _change(database, rows, Verb.RESOLVE, {"status": Status.RESOLVED, "finished_at": now}, (actor, note, now))
+    values = {"status": Status.RESOLVED, "finished_at": now, "in_line": False}
+    return _change(database, rows, Verb.RESOLVE, values, (actor, note, now))
 
 
 def _change(
@@ -204,7 +210,11 @@ def _change(
             sorted_out = sort_out(fresh, verb)
             ids = [row.id for row in sorted_out.taken]
             if ids:
-                connection.execute(update(deliveries).where(_d.id.in_(ids)).values(**values))
+                # One by one, oldest first: each replayed one sees those that have joined its line before it.
+                one_by_one = update(deliveries).where(_d.id == bindparam("its_id")).values(**values)
+                connection.execute(one_by_one, [{"its_id": id_} for id_ in sorted(ids)])
+                if verb is Verb.RESOLVE:
+                    advance(connection, ids)
                 entry = {"at": now, "verb": verb, "actor": actor, "note": note}
                 connection.execute(insert(actions), [{**entry, "delivery_id": id_} for id_ in ids])
         change.taken.extend(sorted_out.taken)

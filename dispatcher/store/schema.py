@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from dispatcher.policy import Status
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 _STATUSES = ", ".join(f"'{status}'" for status in Status)
@@ -37,14 +37,20 @@ deliveries = Table(
     Column("uid", String, nullable=False),
     Column("body", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False),
+    # The player's token, locked by the vault.
     Column("bearer", Text),
+    # What events share that go out one after the other. `in_line`: it stands in the way of later ones;
+    # `parked`: it waits behind an earlier one, and is not claimed before that has left the line.
+    Column("sequence", String),
+    Column("in_line", Boolean, nullable=False, server_default=text("0")),
+    Column("parked", Boolean, nullable=False, server_default=text("0")),
     Column("status", String, nullable=False),
     Column("accepted_at", BigInteger, nullable=False),
     Column("due_at", BigInteger),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     # Attempts made before the current run: a replay starts a new run and erases nothing.
     Column("run_from", Integer, nullable=False, server_default=text("0")),
-    # End of the current run's first attempt, for schedules that are measured from it.
+    # End of the current run's first attempt, on the operator's own clock, which stands still while it is closed.
     Column("anchor_at", BigInteger),
     Column("token", BigInteger),
     Column("claimed_at", BigInteger),
@@ -60,12 +66,22 @@ deliveries = Table(
         "(status IN ('delivered', 'dead', 'resolved')) = (finished_at IS NOT NULL)", name="finished_exactly_when_ended"
     ),
     CheckConstraint("attempts >= run_from", name="a_run_starts_in_the_past"),
+    CheckConstraint("NOT in_line OR sequence IS NOT NULL", name="in_line_of_a_sequence"),
+    CheckConstraint("NOT parked OR (status = 'pending' AND in_line)", name="parked_in_line"),
 )
 
 # Partial: these stay as small as the work that waits, however many rows are finished.
-Index("due", deliveries.c.operator, deliveries.c.due_at, sqlite_where=text("status = 'pending'"))
+Index("due", deliveries.c.operator, deliveries.c.due_at, sqlite_where=text("status = 'pending' AND parked = 0"))
 Index("held", deliveries.c.claimed_at, sqlite_where=text("status = 'sending'"))
 Index("dead", deliveries.c.id, sqlite_where=text("status = 'dead'"))
+Index(
+    "line",
+    deliveries.c.operator,
+    deliveries.c.sequence,
+    deliveries.c.parked,
+    deliveries.c.id,
+    sqlite_where=text("in_line = 1"),
+)
 
 attempts = Table(
     "attempts",
@@ -85,6 +101,41 @@ attempts = Table(
     Column("response", Text),
     Column("detail", Text),
     sqlite_with_rowid=False,
+)
+
+# Every operator that was ever declared. `settings` is its whole document, locked by the vault; null once it is gone.
+# `paused_at`: a person paused it; `held_at`: the breaker holds it. While either stands it is closed: `closed_since` is
+# when that began, `closed_total` how long it was closed before that, in all.
+operators = Table(
+    "operators",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("origin", String, nullable=False),
+    Column("settings", Text),
+    Column("key_version", Integer),
+    # Grows with every change of any row: whoever remembers the highest knows whether there is something new.
+    Column("revision", BigInteger, nullable=False, index=True),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("paused_at", BigInteger),
+    Column("held_at", BigInteger),
+    Column("closed_since", BigInteger),
+    Column("closed_total", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("origin IN ('file', 'command')", name="origin_is_known"),
+    CheckConstraint(
+        "(closed_since IS NOT NULL) = (paused_at IS NOT NULL OR held_at IS NOT NULL)", name="closed_when_stopped"
+    ),
+)
+
+# Who changed an operator, paused it, resumed it; rows are only ever added.
+operator_actions = Table(
+    "operator_actions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("operator", String, nullable=False, index=True),
+    Column("at", BigInteger, nullable=False),
+    Column("verb", String, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("note", Text),
 )
 
 # What people did by hand; rows are only ever added.

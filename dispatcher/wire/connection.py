@@ -5,15 +5,33 @@ Ours, because the exact answer to "can the operator have booked it?" hangs on it
 """
 
 import asyncio
+import ssl
 from typing import cast
 
 import httptools
 import httpx
 
+from dispatcher.wire.failures import TlsFailure
+
 # Of status lines, headers, chunk extensions, trailers: what may come before more of the body does.
 MAX_BARE_BYTES = 64 * 1024
 # Beyond this the operator is made to wait until somebody reads: memory stays bounded however fast it sends.
 MAX_AHEAD_BYTES = 64 * 1024
+# The alerts (RFC 8446, section 6.2) that refuse our certificate, or its absence, as OpenSSL names them.
+_CERTIFICATE_REFUSED = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "TLSV1_ALERT_ACCESS_DENIED",
+        "TLSV1_ALERT_DECRYPT_ERROR",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    }
+)
 
 
 class Connection(asyncio.Protocol):
@@ -29,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._busy = False
         self._unsent = False
+        self._first = True
         self._begin()
 
     def _begin(self) -> None:
@@ -42,7 +61,10 @@ class Connection(asyncio.Protocol):
         self._paused = False
 
     async def send(self, request: bytes) -> None:
-        """Write one request, wait for the head of its answer. Raises WriteError, ReadError, RemoteProtocolError."""
+        """Write one request, wait for the head of its answer.
+
+        Raises WriteError, ReadError, RemoteProtocolError; TlsFailure where the handshake was refused after all.
+        """
         if self._transport.is_closing():
             raise httpx.WriteError("the connection was closed before the request was sent")
         self._begin()
@@ -74,7 +96,7 @@ class Connection(asyncio.Protocol):
 
     def rest(self, now: float) -> None:
         """The exchange is over; whatever the operator sends before the next one is out of turn."""
-        self._busy = False
+        self._busy = self._first = False
         self.idle_since = now
 
     def abort(self) -> None:
@@ -138,10 +160,21 @@ class Connection(asyncio.Protocol):
         if self._answering and not self._framed and error is None:
             # No length was given: the end of the connection is the end of the body.
             self._complete = True
-        if self._unsent:
+        if self._handshake_refused(error):
+            self._fail(TlsFailure("the operator refuses our client certificate, or wants one"))
+        elif self._unsent:
             self._fail(httpx.WriteError("the connection broke before the request was sent"))
         else:
             self._fail(httpx.ReadError("the connection was closed before the answer was complete"))
+
+    def _handshake_refused(self, error: Exception | None) -> bool:
+        """In TLS 1.3 the handshake ends for us before the operator has looked at our certificate.
+
+        Its refusal comes when the request is out already; but a server must not read a request in a handshake that
+        it breaks off (RFC 8446, section 4.4), so nobody has booked it.
+        """
+        refused = isinstance(error, ssl.SSLError) and error.reason in _CERTIFICATE_REFUSED
+        return refused and self._first and not self._answering and not self._bare_bytes
 
     # What llhttp calls.
 

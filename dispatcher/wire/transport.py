@@ -1,71 +1,36 @@
 """The transport of real life: connects only to an address that was checked, and keeps connections for a while."""
 
 import asyncio
-import math
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import httpx
 
 from dispatcher.clock import SECOND
-from dispatcher.egress import Address, Network, may_call, parse_address
+from dispatcher.egress import Address, Network, may_call
 from dispatcher.policy import Reason
 from dispatcher.wire.connection import Connection
+from dispatcher.wire.failures import (
+    IF_LATE,
+    OUR_ERRNOS,
+    OURS_IF_LATE,
+    BlockedAddress,
+    DnsFailure,
+    LocalFault,
+    TlsFailure,
+)
+from dispatcher.wire.resolver import Resolver
 
-DNS_KEPT_SECONDS = 30.0
 # Shorter than the 5 s after which common servers close an idle connection: a request sent into that
 # closing would end as `reset`, which nobody can tell from one that was booked.
 IDLE_KEPT_SECONDS = 4.0
-# What to call it if the deadline comes now; the request carries it, since being cancelled leaves no time to say.
-IF_LATE = "if_late"
+# For `reach`, which has no deadline of its own: about what a resolver takes that tries two servers twice.
+REACH_DNS_SECONDS = 10.0
 _ALWAYS = b"User-Agent: dispatcher\r\nAccept: */*\r\n"
-
-
-class DnsFailure(httpx.ConnectError):
-    """The host's name has no address now."""
-
-
-class TlsFailure(httpx.ConnectError):
-    """No trusted encrypted connection: certificate or handshake."""
-
-
-class BlockedAddress(httpx.ConnectError):
-    """The address is not on the public internet and not in `egress.allow`."""
-
-
-class Resolver:
-    """Host names to addresses, kept for a short while; questions asked at once share one look-up."""
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[str, int], tuple[float, asyncio.Task[Sequence[Address]]]] = {}
-
-    async def addresses(self, host: str, port: int) -> tuple[Sequence[Address], float]:
-        """The host's addresses and until when they are kept (monotonic s). Raises DnsFailure, which is not kept."""
-        literal = parse_address(host)
-        if literal is not None:
-            return [literal], math.inf
-        until, lookup = self._kept.get((host, port), (0.0, None))
-        if lookup is None or until < time.monotonic() or (lookup.done() and lookup.exception()):
-            lookup = asyncio.create_task(_look_up(host, port))
-            until = time.monotonic() + DNS_KEPT_SECONDS
-            self._kept[host, port] = until, lookup
-        # Shielded: one attempt that runs out of time must not cancel the look-up of all the others.
-        return await asyncio.shield(lookup), until
-
-
-async def _look_up(host: str, port: int) -> Sequence[Address]:
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise DnsFailure(f"{host}: {getattr(error, 'strerror', None) or error}") from None
-    addresses = [parse_address(str(entry[4][0])) for entry in found]
-    if None in addresses or not addresses:
-        raise DnsFailure(f"{host}: the look-up gave no usable address")
-    return [address for address in dict.fromkeys(addresses) if address is not None]
 
 
 class _Route(NamedTuple):
@@ -89,16 +54,23 @@ class PinnedTransport(httpx.AsyncBaseTransport):
     """HTTP/1.1 that connects only to addresses which `may_call` passed: the one checked is the one connected to.
 
     No proxy from the environment, no redirect, no cookie, no decompression, no second try. `connect_timeout` in µs.
+    `context`: what encrypted connections trust and show; None for the system's authorities and no certificate.
     """
 
-    def __init__(self, resolver: Resolver, allow: Sequence[Network], connect_timeout: int) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        allow: Sequence[Network],
+        connect_timeout: int,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self._resolver = resolver
         self._allow = allow
         self._connect_timeout = connect_timeout / SECOND
         self._routes: dict[str, _Route] = {}
         self._idle: dict[tuple[str, int, Address], list[Connection]] = {}
         self._sweep: asyncio.TimerHandle | None = None
-        self._tls: ssl.SSLContext | None = None
+        self._tls = context
         self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -106,6 +78,8 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         request.extensions[IF_LATE] = Reason.DNS
         route = self._routes.get(url)
         if route is None or route.until < time.monotonic():
+            host = _host(request.url)
+            request.extensions[OURS_IF_LATE] = partial(self._resolver.ours, host, time.monotonic())
             route = await self._find(request.url, url)
         written = _written(route, request)
         request.extensions[IF_LATE] = Reason.CONNECT_TIMEOUT
@@ -121,15 +95,20 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         return httpx.Response(connection.status, headers=connection.headers, stream=_Answer(connection, route, self))
 
     async def reach(self, url: httpx.URL) -> None:
-        """Connects as for a request, and hangs up. Raises as connecting does."""
-        connection = await self._connect(await self._find(url, str(url)), str(url))
+        """Connects as for a request, and hangs up. Raises as connecting does; bounded, the look-up too."""
+        try:
+            async with asyncio.timeout(REACH_DNS_SECONDS):
+                route = await self._find(url, str(url))
+        except TimeoutError:
+            raise DnsFailure(f"{_host(url)}: no answer to the look-up within {REACH_DNS_SECONDS:g} s") from None
+        connection = await self._connect(route, str(url))
         connection.abort()
 
     async def _find(self, url: httpx.URL, text: str) -> _Route:
         """Raises DnsFailure; BlockedAddress if any of the host's addresses is not allowed: a mixture is an attack."""
         encrypted = url.scheme == "https"
-        host, port = url.raw_host.decode("ascii"), url.port or (443 if encrypted else 80)
-        addresses, until = await self._resolver.addresses(host, port)
+        host, port = _host(url), url.port or (443 if encrypted else 80)
+        addresses, until = await self._resolver.addresses(host)
         for address in addresses:
             if not may_call(address, self._allow):
                 raise BlockedAddress(f"{host} is {address}, which is not public and not in egress.allow")
@@ -158,7 +137,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
             raise
 
     async def _open(self, route: _Route) -> Connection:
-        """Raises ConnectTimeout, TlsFailure, ConnectError."""
+        """Raises ConnectTimeout, TlsFailure, LocalFault, ConnectError."""
         host, port, address = route.place
         try:
             async with asyncio.timeout(self._connect_timeout):
@@ -176,12 +155,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
             told = getattr(error, "verify_message", "") or error.reason or "the handshake failed"
             raise TlsFailure(told) from None
         except OSError as error:
-            # Behind TLS a connection that opens and then breaks is a handshake that failed.
-            lost = route.encrypted and isinstance(
-                error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError
-            )
-            kind = TlsFailure if lost else httpx.ConnectError
-            raise kind(f"{address}: {error.strerror or 'the connection was closed'}") from None
+            raise _not_connected(route, error) from None
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -223,6 +197,19 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         with suppress(RuntimeError):
             # Lets the loop deliver `connection_lost` before whoever closes us closes the loop.
             await asyncio.sleep(0)
+
+
+def _host(url: httpx.URL) -> str:
+    return url.raw_host.decode("ascii")
+
+
+def _not_connected(route: _Route, error: OSError) -> httpx.ConnectError:
+    told = f"{route.place[2]}: {error.strerror or 'the connection was closed'}"
+    if error.errno in OUR_ERRNOS:
+        return LocalFault(f"{told} (here, before anything was sent)")
+    # Behind TLS a connection that opens and then breaks is a handshake that failed.
+    lost = route.encrypted and isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError)
+    return TlsFailure(told) if lost else httpx.ConnectError(told)
 
 
 def _written(route: _Route, request: httpx.Request) -> bytes:

@@ -7,24 +7,23 @@ settling whatever has finished since the last one and claiming into the places t
 import asyncio
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from dispatcher.clock import Clock
-from dispatcher.config import Operator
-from dispatcher.errors import StoreUnavailable, Unfit
+from dispatcher.dispatch.attempt import UNKNOWN, Attempts
+from dispatcher.dispatch.lane import Lane, Turn
+from dispatcher.errors import StoreUnavailable
+from dispatcher.operator import WhenDead
 from dispatcher.policy import Claim, Outcome, Reason, Rule, Verb, Verdict, judge, judge_interrupted
-from dispatcher.protocols import PROTOCOLS
-from dispatcher.seal import Seal
-from dispatcher.secret import Secret
-from dispatcher.store import corridor
+from dispatcher.store import corridor, operators
 from dispatcher.store.corridor import Settlement
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log, attempt_line
-from dispatcher.wire import Transport, Wire, build_request, json_headers
+
+__all__ = ["EVER", "Attempts", "Dispatch", "Lane"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,34 +36,36 @@ CLAIMED_AT_ONCE = 128
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-@dataclass(slots=True)
-class Lane:
-    """One operator's share of the corridor. `hungry`: there may be something due that is not claimed yet."""
-
-    operator: Operator
-    seal: Seal
-    transport: Transport
-    in_flight: int = 0
-    hungry: bool = False
-
-    @property
-    def free(self) -> int:
-        return max(0, self.operator.concurrency - self.in_flight)
+async def _nothing_new(_revision: int) -> None:
+    """Where nobody changes operators."""
 
 
 class Dispatch:
-    """Runs deliveries. `arm` is called with the time (µs) at which something will be due that is not due now."""
+    """Runs deliveries. `arm` is called with the time (µs) at which something will be due that is not due now.
+
+    `refresh` is awaited, between two turns, when the operators in the database are of another revision than `revision`.
+    """
 
     def __init__(
-        self, database: Database, wire: Wire, clock: Clock, log: Log, concurrency: int, arm: Callable[[int], None]
+        self,
+        database: Database,
+        attempts: Attempts,
+        clock: Clock,
+        log: Log,
+        concurrency: int,
+        arm: Callable[[int], None],
     ) -> None:
         self.lanes: dict[str, Lane] = {}
+        self.revision = 0
+        self.refresh: Callable[[int], Awaitable[None]] = _nothing_new
         self.concurrency = concurrency
         # For whoever asks whether this worker works: when the loop last went round, what the store said if it is away.
         self.turned_at = time.monotonic()
         self.store_fault: str | None = None
+        # What keeps requests from leaving this machine, until one is answered again.
+        self.own_fault: str | None = None
         self._database = database
-        self._wire = wire
+        self._attempts = attempts
         self._clock = clock
         self._log = log
         self._arm = arm
@@ -78,11 +79,16 @@ class Dispatch:
         self._rescue_before: int | None = None
         self._stopping = False
         self._unknown: set[str] = set()
+        self._turns: list[tuple[str, Turn]] = []
 
     def look(self) -> None:
         """Something may be due: look at the store soon."""
         self._look = True
         self._wake.set()
+
+    def let_go(self, name: str) -> None:
+        """The operator is held, and has no breaker any more."""
+        self._turns.append((name, Turn.RELEASE))
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what is in flight has ended and is settled."""
@@ -105,6 +111,8 @@ class Dispatch:
         if self._rescue_before is not None:
             before, self._rescue_before = self._rescue_before, None
             await self.rescue(before)
+        while self._turns:
+            await self._record(*self._turns.pop(0))
         if self._look and not self._stopping:
             self._look = False
             await self._survey()
@@ -122,7 +130,7 @@ class Dispatch:
 
     async def rescue(self, before: int) -> None:
         """Settle claims made at or before `before` (µs) that nobody here holds: interrupted, counted, ambiguous."""
-        rows = await self._store(corridor.stranded, self._database, before, frozenset(self._held))
+        rows = await self.store(corridor.stranded, self._database, before, frozenset(self._held))
         if rows:
             self._log.warning("claims_rescued", count=len(rows))
             await self._turn([self._interrupted(row.claim, row.claimed_at) for row in rows], [])
@@ -133,21 +141,35 @@ class Dispatch:
         outcome = Outcome(claimed_at, now, None, reason=Reason.INTERRUPTED, detail="the worker died during the attempt")
         if lane is None:
             # Whose schedule nobody knows is not dead by another's: it waits until it is configured again.
-            return Settlement(claim, outcome, Verdict(Verb.RETRY, now, Reason.INTERRUPTED))
-        return Settlement(claim, outcome, judge_interrupted(claim, now, lane.operator.schedule))
+            return Settlement(claim, outcome, Verdict(Verb.RETRY, now, Reason.INTERRUPTED, anchor_at=claim.anchor_at))
+        schedule = lane.operator.terms.get(claim.type, UNKNOWN).schedule
+        verdict = judge_interrupted(claim, now, schedule, lane.closed(now))
+        return Settlement(claim, outcome, verdict, _blocks(lane))
 
     async def _survey(self) -> None:
         """Ask which operators have work due, and set the alarm for the earliest that is not due yet."""
-        earliest = await self._store(corridor.survey, self._database)
+        found = await self.store(corridor.survey, self._database)
+        if found.revision != self.revision:
+            await self.refresh(found.revision)
         now = self._clock.now()
-        for name, due_at in earliest.items():
+        for name, due_at in found.earliest.items():
             lane = self.lanes.get(name)
             if lane is None:
                 self._tell_unknown(name)
             elif due_at <= now:
                 lane.hungry = True
+                if lane.held and now < lane.probe_at:
+                    self._arm(lane.probe_at)
             else:
                 self._arm(due_at)
+
+    async def _record(self, name: str, turn: Turn) -> None:
+        """The breaker held an operator or let it go: the database has it too, for everybody and for our next start."""
+        now = self._clock.now()
+        change = operators.stop if turn is Turn.HOLD else operators.start
+        await self.store(change, self._database, name, "held_at", (turn.value, "breaker", None), now)
+        self._log.warning("operator_held" if turn is Turn.HOLD else "operator_released", operator=name)
+        self._look = True
 
     def _tell_unknown(self, name: str) -> None:
         if name not in self._unknown:
@@ -156,10 +178,12 @@ class Dispatch:
 
     def _wanted(self) -> list[tuple[Lane, int]]:
         """How many to claim for each hungry operator: each free place goes to whoever has the fewest in flight."""
-        hungry = [lane for lane in self.lanes.values() if lane.hungry and lane.free]
+        now = self._clock.now()
+        places = {lane.operator.name: lane.places(now) for lane in self.lanes.values() if lane.hungry}
+        hungry = [self.lanes[name] for name, some in places.items() if some]
         free = min(self.concurrency - self.in_flight, CLAIMED_AT_ONCE)
         if len(hungry) == 1:
-            return [(hungry[0], min(free, hungry[0].free))] if free > 0 else []
+            return [(hungry[0], min(free, places[hungry[0].operator.name]))] if free > 0 else []
         queue = [(lane.in_flight, position) for position, lane in enumerate(hungry)]
         heapq.heapify(queue)
         wanted = [0] * len(hungry)
@@ -168,7 +192,7 @@ class Dispatch:
                 break
             busy, position = queue[0]
             wanted[position] += 1
-            if wanted[position] < hungry[position].free:
+            if wanted[position] < places[hungry[position].operator.name]:
                 heapq.heapreplace(queue, (busy + 1, position))
             else:
                 heapq.heappop(queue)
@@ -176,14 +200,18 @@ class Dispatch:
 
     async def _turn(self, done: list[Settlement], wanted: list[tuple[Lane, int]]) -> None:
         asked = {lane.operator.name: most for lane, most in wanted}
-        turned = await self._store(corridor.turn, self._database, done, asked, self._clock.now())
+        turned = await self.store(corridor.turn, self._database, done, asked, self._clock.now())
         late = set(map(id, turned.late))
         for settlement in done:
-            claim, outcome, verdict = settlement
+            claim, outcome, verdict, _ = settlement
             self._held.pop((claim.id, claim.token), None)
-            self._log.info("attempt", **attempt_line(claim, outcome, verdict, late=id(settlement) in late))
+            tell, name = (self._log.warning, "put_off") if outcome.ours else (self._log.info, "attempt")
+            tell(name, **attempt_line(claim, outcome, verdict, late=id(settlement) in late))
             if verdict.due_at is not None:
                 self._await(verdict.due_at)
+            elif claim.sequence is not None:
+                # Whoever stood behind it is due now.
+                self._look = True
         claims: dict[str, list[Claim]] = {name: [] for name in asked}
         for claim in turned.claimed:
             claims[claim.operator].append(claim)
@@ -209,10 +237,11 @@ class Dispatch:
 
     async def _attempt(self, lane: Lane, claim: Claim) -> None:
         """One attempt, from the frozen event to a settlement; whatever happens, a settlement comes of it."""
-        operator, started_at = lane.operator, self._clock.now()
+        started_at, terms = self._clock.now(), lane.operator.terms.get(claim.type, UNKNOWN)
+        key_version = lane.key_version
         try:
-            outcome = await self._post(lane, claim)
-            verdict = judge(claim, outcome, operator.schedule, operator.rule or _own_rule(claim.type))
+            outcome = await self._attempts.make(lane, claim)
+            verdict = judge(claim, outcome, terms.schedule, terms.rule, lane.closed(outcome.ended_at))
         except Exception as error:
             # A bug of ours, and the request may be out: it counts as doubtful and is shown.
             self._log.exception("attempt_broke", id=claim.id, operator=claim.operator)
@@ -222,31 +251,20 @@ class Dispatch:
                 None,
                 reason=Reason.INTERRUPTED,
                 detail=type(error).__name__,
-                key_version=lane.seal.key_version,
+                key_version=key_version,
             )
-            verdict = judge(claim, outcome, operator.schedule, Rule())
+            verdict = judge(claim, outcome, terms.schedule, Rule(), lane.closed(outcome.ended_at))
+        if outcome.ours or outcome.http_status is not None:
+            self.own_fault = outcome.detail if outcome.ours else None
+        turn = lane.note(verdict, outcome.ended_at)
+        if turn is not None:
+            self._turns.append((claim.operator, turn))
         lane.in_flight -= 1
         self.in_flight -= 1
-        self._done.append(Settlement(claim, outcome, verdict))
+        self._done.append(Settlement(claim, outcome, verdict, _blocks(lane)))
         self._wake.set()
 
-    async def _post(self, lane: Lane, claim: Claim) -> Outcome:
-        operator = lane.operator
-        protocol = PROTOCOLS.get(claim.type)
-        try:
-            if protocol is None:
-                raise Unfit(f"the type {claim.type} is not known to this version", "run the version that accepted it")
-            letter = protocol.letter(operator, claim, lane.seal.seal)
-        except Unfit as unfit:
-            now = self._clock.now()
-            return Outcome(now, now, 0, reason=Reason.CONFIG, detail=str(unfit))
-        request = build_request(letter.url, json_headers(letter.bearer), letter.body)
-        key_version = lane.seal.key_version
-        outcome = await self._wire.post(lane.transport, request, operator.total_timeout)
-        body = _without(letter.bearer, outcome.body)
-        return outcome._replace(key_version=key_version, body=body)
-
-    async def _store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run on the store thread; while the store is away, wait and try again: nothing held here is given up."""
         loop = asyncio.get_running_loop()
         tried = 0
@@ -263,11 +281,6 @@ class Dispatch:
                 tried += 1
 
 
-def _own_rule(kind: str) -> Rule:
-    protocol = PROTOCOLS.get(kind)
-    return protocol.rule if protocol else Rule()
-
-
-def _without(bearer: Secret | None, body: bytes) -> bytes:
-    """An answer that repeats our token must not carry it into the log."""
-    return body if bearer is None else body.replace(bearer.reveal().encode(), b"[token]")
+def _blocks(lane: Lane) -> bool:
+    ordering = lane.operator.ordering
+    return ordering is not None and ordering.dead is WhenDead.BLOCK

@@ -1,0 +1,29 @@
+"""`dispatcher reencrypt`: what is stored under a former master key is locked under the current one."""
+
+from pathlib import Path
+
+import click
+
+from dispatcher.cli.common import config_option, guarded, json_option, opened, print_json, read_configuration
+
+
+@click.command(name="reencrypt")
+@config_option
+@json_option
+@guarded
+def command(config_path: Path, as_json: bool) -> None:
+    """Lock every stored secret under the current master key; then the former one is no longer needed.
+
+    Give the new key as secrets.master_key and the old one as secrets.former_master_key, restart the daemon so that it
+    reads both, run this, and take the old one out of the configuration. It can be run again, and while all is running.
+    """
+    from dispatcher.roster import open_vault, relock
+
+    config = read_configuration(config_path)
+    database = opened(config)
+    vault = open_vault(config, database)
+    operators, tokens = relock(database, vault)
+    if as_json:
+        print_json({"master_key": vault.current_id, "operators": operators, "tokens": tokens})
+    else:
+        click.echo(f"under master key {vault.current_id} now: {operators} operators, {tokens} tokens")

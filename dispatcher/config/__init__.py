@@ -1,0 +1,152 @@
+"""The configuration: TOML in, one frozen value out, or every fault at once (interface.md, Configuration)."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dispatcher.clock import SECOND, duration_text
+from dispatcher.config.operators import Defaults, declared_document, operator_of, timeouts
+from dispatcher.egress import Network
+from dispatcher.errors import ConfigError, Fault
+from dispatcher.operator import Operator
+from dispatcher.readers import address_and_port, networks, sqlite_file
+from dispatcher.secret import Secret
+from dispatcher.settings import Report, Table
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One whole configuration. `database` is the file of the SQLite store; durations in µs.
+
+    `operators` are those that the file declares, `documents` their settings as the store keeps them: JSON with every
+    secret in it. `former_master_key` opens what was locked before the master key was exchanged.
+    """
+
+    path: Path
+    database: Path
+    concurrency: int
+    lease: int
+    defaults: Defaults
+    listen: tuple[str, int] | None
+    log_format: LogFormat | None
+    log_level: LogLevel
+    master_key: Secret | None
+    former_master_key: Secret | None
+    operators: Mapping[str, Operator]
+    documents: Mapping[str, Secret] = field(repr=False)
+    warnings: tuple[Fault, ...] = field(default=(), compare=False)
+
+    @property
+    def allow(self) -> tuple[Network, ...]:
+        return self.defaults.allow
+
+
+def load_config(path: Path) -> Config:
+    """The configuration in the file at `path`. Raises ConfigError with every fault in it."""
+    return read_config(load_toml(path), path)
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The file's tables. Raises ConfigError."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        fault = Fault(str(path), f"can't be read ({error.strerror})", "name the file with -c or DISPATCHER_CONFIG")
+        raise ConfigError([fault]) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError([Fault(str(path), f"is not TOML ({error})", "mend that line")]) from None
+
+
+def read_config(raw: Mapping[str, Any], path: Path) -> Config:
+    """As `load_config`, from parsed TOML; relative paths are relative to the folder of `path`."""
+    config, faults = inspect_config(raw, path)
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fault]]:
+    """The configuration with a default wherever it is faulty, and its faults: for `check`, which tells everything."""
+    report = Report(path.resolve().parent)
+    top = Table(raw, (), report)
+    tables = {name: top.table(name) for name in ("database", "worker", "http", "egress", "web", "log", "secrets")}
+    database, worker, web, log = tables["database"], tables["worker"], tables["web"], tables["log"]
+    connect, total = timeouts(tables["http"], 3 * SECOND, 10 * SECOND)
+    defaults = Defaults(connect, total, tables["egress"].read("allow", (), networks))
+    declared = top.table("operators")
+    operators = {name: operator_of(name, declared.table(name), defaults) for name in declared.names()}
+    config = Config(
+        path=path.resolve(),
+        database=database.read("url", report.folder / "dispatcher.db", lambda value: sqlite_file(value, report.folder)),
+        concurrency=worker.integer("concurrency", 256, 1, 10_000),
+        lease=worker.duration("lease", 60 * SECOND, SECOND),
+        defaults=defaults,
+        listen=web.read("listen", ("127.0.0.1", 8080), address_and_port),
+        log_format=log.choice_or_none("format", LogFormat),
+        log_level=log.choice("level", LogLevel.INFO),
+        master_key=tables["secrets"].secret("master_key"),
+        former_master_key=tables["secrets"].secret("former_master_key"),
+        operators=operators,
+        documents={},
+    )
+    for table in (*tables.values(), declared, top):
+        table.close()
+    _cross_check(config, top)
+    faults = list(dict.fromkeys(report.faults))
+    documents = {} if faults else {name: _document(declared.raw[name], name, report) for name in operators}
+    return replace(config, documents=documents, warnings=tuple(dict.fromkeys(report.warnings))), faults
+
+
+def _document(raw: Mapping[str, Any], name: str, report: Report) -> Secret:
+    return Secret(json.dumps(declared_document(raw, ("operators", name), report.secrets), ensure_ascii=False))
+
+
+class Draft(NamedTuple):
+    """An operator read from its table alone: `document` is what the store keeps, `secrets` the keys of its secrets."""
+
+    operator: Operator
+    document: Secret
+    secrets: frozenset[tuple[str, ...]]
+    warnings: Sequence[Fault]
+
+
+def draft_operator(name: str, raw: Mapping[str, Any], defaults: Defaults, folder: Path) -> Draft:
+    """The operator that a table of settings describes, relative files below `folder`. Raises ConfigError."""
+    report = Report(folder)
+    operator = operator_of(name, Table(raw, ("operators", name), report), defaults)
+    if report.faults:
+        raise ConfigError(list(dict.fromkeys(report.faults)))
+    secrets = frozenset(parts[2:] for parts in report.secrets)
+    return Draft(operator, _document(raw, name, report), secrets, report.warnings)
+
+
+def _cross_check(config: Config, top: Table) -> None:
+    longest = max((operator.total_timeout for operator in config.operators.values()), default=0)
+    if config.lease <= longest:
+        top.fault(
+            "worker.lease",
+            f"{duration_text(config.lease)} is not longer than the longest total_timeout, {duration_text(longest)}",
+            "write a longer lease, or an attempt could be taken for lost while it runs",
+        )
+    for name, operator in config.operators.items():
+        if len(config.operators) > 1 and operator.concurrency >= config.concurrency:
+            told = f"{operator.concurrency} is all of worker.concurrency, {config.concurrency}"
+            top.warn(f"operators.{name}.concurrency", told, "write less, or it can hold up the others when it hangs")
+    if not config.operators:
+        top.warn("operators", "there is none", "add [operators.NAME]; until then every event is refused")

@@ -1,0 +1,157 @@
+"""How requests prove themselves to one operator: token, minted token, OAuth2, headers, signature, certificates."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, TypedDict
+
+from dispatcher.egress import Network
+from dispatcher.errors import Unfit, choices
+from dispatcher.events import bearer_token, opaque, shown
+from dispatcher.operator import Auth, ClientAuth, Mint, OAuth, Signing, TimeUnit, Tls
+from dispatcher.readers import header_name, header_value, operator_url, webhook_secret
+from dispatcher.secret import Secret
+from dispatcher.settings import Table
+from dispatcher.tls import tls_context
+
+_NEEDS = {Auth.BEARER: "token", Auth.MINTED: "mint", Auth.OAUTH2: "oauth"}
+
+
+class Access(TypedDict):
+    """These fields of `Operator`."""
+
+    token: Secret | None
+    mint: Mint | None
+    oauth: OAuth | None
+    headers: Mapping[str, Secret]
+    signing: Signing | None
+    tls: Tls | None
+
+
+def read_auth(table: Table, default: Auth) -> Auth:
+    return table.choice("auth", default)
+
+
+def read_access(table: Table, auths: Collection[Auth], allow: tuple[Network, ...]) -> Access:
+    """`auths`: those that its message types use; what they need must be there, and nothing that none uses."""
+    token = _fit(table, "token", bearer_token)
+    access = Access(
+        token=token,
+        mint=_mint(table),
+        oauth=_oauth(table, allow),
+        headers=_headers(table, auths),
+        signing=_signing(table),
+        tls=_tls(table),
+    )
+    given = {Auth.BEARER: token, Auth.MINTED: table.has("mint") or None, Auth.OAUTH2: table.has("oauth") or None}
+    for auth, key in _NEEDS.items():
+        if auth in auths and given[auth] is None and not table.faulty(key):
+            also = f"{key}, {key}_env or {key}_file" if auth is Auth.BEARER else f"[{table.at(key)}]"
+            table.fault(key, f'is missing, and auth = "{auth}" needs it', f'write {also}, or auth = "none"')
+        if auth not in auths and given[auth] is not None and auths:
+            used = choices(sorted(auths))
+            table.fault(key, f"is given, and auth = {used} uses none", f'remove it, or write auth = "{auth}"')
+    return access
+
+
+def _fit(table: Table, key: str, reader: Any) -> Secret | None:
+    """A secret that `reader` passes; its fault never shows it."""
+    secret = table.secret(key)
+    if secret is None:
+        return None
+    try:
+        reader(secret.reveal())
+    except Unfit as unfit:
+        table.fault(key, unfit.fault, unfit.mend)
+        return None
+    return secret
+
+
+def _mint(operator: Table) -> Mint | None:
+    given = operator.has("mint")
+    table = operator.table("mint")
+    account = table.read("account", None, opaque(255))
+    mint = Mint(
+        account=account or "",
+        username=table.read("username", None, opaque(255)),
+        wallet=table.read("wallet", "", _wallet),
+        time_unit=table.choice("time_unit", TimeUnit.SECONDS),
+    )
+    if given and account is None and not table.faulty("account"):
+        table.fault("account", "is missing", "write the account that the operator gave you")
+    table.close()
+    return mint if given else None
+
+
+def _wallet(value: Any) -> str | int:
+    if type(value) is int:
+        return value
+    if type(value) is not str:
+        raise Unfit(f"{shown(value)} is neither text nor a whole number", 'write e.g. "main" or 1')
+    return opaque(255)(value)
+
+
+def _oauth(operator: Table, allow: tuple[Network, ...]) -> OAuth | None:
+    given = operator.has("oauth")
+    table = operator.table("oauth")
+    url = table.read("token_url", None, lambda value: operator_url(value, allow))
+    client_id, secret = table.read("client_id", None, opaque(255)), table.secret("client_secret")
+    scope = table.read("scope", None, opaque(1024))
+    client_auth = table.choice("client_auth", ClientAuth.BASIC)
+    for key, value in (("token_url", url), ("client_id", client_id), ("client_secret", secret)):
+        if given and not value and not table.faulty(key):
+            table.fault(key, "is missing", f"write {key} as the operator's token endpoint wants it")
+    if url is not None and url.lower().startswith("http:"):
+        table.warn("token_url", "is plain http: the client secret travels unencrypted", "use https outside of tests")
+    table.close()
+    if not (given and url and client_id and secret):
+        return None
+    return OAuth(url, client_id, secret, scope, client_auth)
+
+
+def _headers(operator: Table, auths: Collection[Auth]) -> Mapping[str, Secret]:
+    """Values are secrets, like `token`: `"X-Api-Key"`, `"X-Api-Key_env"` or `"X-Api-Key_file"`."""
+    table = operator.table("headers")
+    headers: dict[str, Secret] = {}
+    names = dict.fromkeys(name.removesuffix("_env").removesuffix("_file") for name in table.names())
+    for name in names:
+        try:
+            header_name(name)
+        except Unfit as unfit:
+            table.fault(name, unfit.fault, unfit.mend)
+        if name.lower() == "authorization" and set(auths) - {Auth.NONE}:
+            table.fault(name, "is what auth sets", 'keep one of them, or write auth = "none"')
+        value = _fit(table, name, header_value)
+        if value is not None:
+            headers[name] = value
+    if len({name.lower() for name in names}) < len(names):
+        table.fault("", "has a header twice, in different letters", "keep one of them")
+    table.close()
+    return headers
+
+
+def _signing(operator: Table) -> Signing | None:
+    given = operator.has("signature")
+    table = operator.table("signature")
+    found = [_fit(table, key, webhook_secret) for key in ("secret", "previous_secret")]
+    if given and found[0] is None and not table.faulty("secret"):
+        table.fault("secret", "is missing", 'write secret, secret_env or secret_file: "whsec_…"')
+    table.close()
+    return Signing(tuple(secret for secret in found if secret is not None)) if found[0] else None
+
+
+def _tls(operator: Table) -> Tls | None:
+    given = operator.has("tls")
+    table = operator.table("tls")
+    tls = Tls(table.secret("ca", private=False), table.secret("certificate", private=False), table.secret("key"))
+    table.close()
+    if not given:
+        return None
+    if (tls.certificate is None) != (tls.key is None):
+        missing = "certificate" if tls.certificate is None else "key"
+        if not table.faulty(missing):
+            table.fault(missing, "is missing", "write both certificate and key (or …_file), or neither")
+        return None
+    try:
+        tls_context(tls)
+    except Unfit as unfit:
+        table.fault("", unfit.fault, unfit.mend)
+    return tls

@@ -1,0 +1,195 @@
+"""The operators as every process of the dispatcher sees them: their locked settings, their keys' versions, their state.
+
+Whatever changes a row gives it a higher revision than any row had; by that a running worker notices.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, case, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from dispatcher.store.engine import Database
+from dispatcher.store.schema import deliveries, key_versions, operator_actions, operators
+
+_o = operators.c
+_k = key_versions.c
+
+
+class Standing(NamedTuple):
+    """One operator's row; times in µs. `settings` is locked, None for an operator that is gone."""
+
+    name: str
+    origin: str
+    settings: str | None
+    key_version: int | None
+    revision: int
+    updated_at: int
+    paused_at: int | None
+    held_at: int | None
+    closed_since: int | None
+    closed_total: int
+
+
+class Declared(NamedTuple):
+    """An operator's new settings, locked, with the fingerprint of its key where it has one."""
+
+    name: str
+    settings: str
+    fingerprint: str | None
+
+
+def latest_revision(connection: Connection) -> int:
+    return int(connection.execute(select(func.coalesce(func.max(_o.revision), 0))).scalar_one())
+
+
+def standings(database: Database) -> list[Standing]:
+    """Every operator that was ever declared, by name."""
+    with database.reading() as connection:
+        return _standings(connection)
+
+
+def _standings(connection: Connection) -> list[Standing]:
+    columns = [_o[name] for name in Standing._fields]
+    return [Standing._make(row) for row in connection.execute(select(*columns).order_by(_o.name))]
+
+
+def declare(
+    database: Database, rows: Sequence[Declared], gone: Sequence[str], origin: str, by: tuple[str, str], now: int
+) -> None:
+    """Writes settings, and takes them from those that are `gone`, in one transaction.
+
+    A key with another fingerprint than the latest gets the next version. `by`: the verb and the actor, for the record.
+    """
+    verb, actor = by
+    with database.writing() as connection:
+        revision = latest_revision(connection) + 1
+        for row in rows:
+            version = None if row.fingerprint is None else _version(connection, row.name, row.fingerprint, now)
+            values = {
+                "origin": origin,
+                "settings": row.settings,
+                "key_version": version,
+                "revision": revision,
+                "updated_at": now,
+            }
+            statement = sqlite_insert(operators).values(name=row.name, **values)
+            connection.execute(statement.on_conflict_do_update(index_elements=[_o.name], set_=values))
+        if gone:
+            values = {"settings": None, "revision": revision, "updated_at": now}
+            connection.execute(update(operators).where(_o.name.in_(gone)).values(**values))
+        entries = [(row.name, verb) for row in rows] + [(name, "remove") for name in gone]
+        if entries:
+            _note(connection, entries, actor, None, now)
+
+
+def _version(connection: Connection, operator: str, fingerprint: str, now: int) -> int:
+    """The number of this key, counted from 1; another fingerprint than the last one is a new version."""
+    last = connection.execute(
+        select(_k.version, _k.fingerprint).where(_k.operator == operator).order_by(_k.version.desc()).limit(1)
+    ).first()
+    if last is not None and last.fingerprint == fingerprint:
+        return int(last.version)
+    version = 1 if last is None else int(last.version) + 1
+    connection.execute(
+        insert(key_versions).values(operator=operator, version=version, fingerprint=fingerprint, since=now)
+    )
+    return version
+
+
+def _note(connection: Connection, entries: Sequence[tuple[str, str]], actor: str, note: str | None, now: int) -> None:
+    rows = [{"operator": name, "at": now, "verb": verb, "actor": actor, "note": note} for name, verb in entries]
+    connection.execute(insert(operator_actions), rows)
+
+
+def stop(database: Database, name: str, column: str, by: tuple[str, str, str | None], now: int) -> bool:
+    """Closes an operator: `column` is `paused_at` or `held_at`. False where it was so already."""
+    values = {column: now, "closed_since": func.coalesce(_o.closed_since, now)}
+    return _turn(database, name, _o[column].is_(None), values, by, now)
+
+
+def start(database: Database, name: str, column: str, by: tuple[str, str, str | None], now: int) -> bool:
+    """Takes one of its stops from an operator; with the last one the time that it was closed is added up."""
+    other = _o.held_at if column == "paused_at" else _o.paused_at
+    open_again = other.is_(None)
+    values = {
+        column: None,
+        "closed_total": case(
+            (open_again, _o.closed_total + func.max(0, now - func.coalesce(_o.closed_since, now))),
+            else_=_o.closed_total,
+        ),
+        "closed_since": case((open_again, None), else_=_o.closed_since),
+    }
+    return _turn(database, name, _o[column].is_not(None), values, by, now)
+
+
+def _turn(
+    database: Database,
+    name: str,
+    condition: ColumnElement[bool],
+    values: dict[str, Any],
+    by: tuple[str, str, str | None],
+    now: int,
+) -> bool:
+    verb, actor, note = by
+    with database.writing() as connection:
+        values["revision"] = latest_revision(connection) + 1
+        changed = connection.execute(update(operators).where(_o.name == name, condition).values(**values)).rowcount
+        if changed:
+            _note(connection, [(name, verb)], actor, note, now)
+        return bool(changed)
+
+
+def done_to(database: Database, name: str) -> list[dict[str, Any]]:
+    """Who changed, paused, resumed, held or released it, in order."""
+    a = operator_actions.c
+    with database.reading() as connection:
+        query = select(a.at, a.verb, a.actor, a.note).where(a.operator == name).order_by(a.id)
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def key_history(database: Database, name: str) -> list[dict[str, Any]]:
+    """Each key it ever had, by version and fingerprint, with the time since when (µs)."""
+    with database.reading() as connection:
+        query = select(_k.version, _k.fingerprint, _k.since).where(_k.operator == name).order_by(_k.version)
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def relock(database: Database, renewed: Sequence[tuple[str, str, str]]) -> int:
+    """(name, locked, locked anew): replaces settings that nobody has changed meanwhile; how many were replaced."""
+    with database.writing() as connection:
+        revision = latest_revision(connection) + 1
+        return sum(
+            connection.execute(
+                update(operators).where(_o.name == name, _o.settings == old).values(settings=new, revision=revision)
+            ).rowcount
+            for name, old, new in renewed
+        )
+
+
+class LockedToken(NamedTuple):
+    """A delivery's token as it is locked."""
+
+    id: int
+    operator: str
+    type: str
+    key: str
+    bearer: str
+
+
+def locked_tokens(database: Database, current: str, after: int, most: int) -> list[LockedToken]:
+    """By id, those behind `after` whose token is locked under another master key than `current`."""
+    d = deliveries.c
+    query = select(d.id, d.operator, d.type, d.key, d.bearer).where(
+        d.id > after, d.bearer.is_not(None), ~d.bearer.startswith(f"{current}.", autoescape=True)
+    )
+    with database.reading() as connection:
+        return [LockedToken._make(row) for row in connection.execute(query.order_by(d.id).limit(most))]
+
+
+def relock_tokens(database: Database, renewed: Sequence[tuple[int, str]]) -> None:
+    """(id, token locked anew)."""
+    d = deliveries.c
+    with database.writing() as connection:
+        for id_, token in renewed:
+            connection.execute(update(deliveries).where(d.id == id_).values(bearer=token))

@@ -1,0 +1,76 @@
+"""A certificate authority for the tests, and what it signs: for servers and for clients."""
+
+import datetime as dt
+import ssl
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from dispatcher.secret import Secret
+
+
+class Authority:
+    """A certificate authority in a folder, and what it signs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"The authority {folder.name}")])
+        constraints = x509.BasicConstraints(ca=True, path_length=0)
+        built = self._builder(self._name, self._key, 1).add_extension(constraints, critical=True)
+        self.trusted = folder / "authority.pem"
+        self.trusted.write_bytes(self._signed(built))
+
+    @property
+    def pem(self) -> Secret:
+        return Secret(self.trusted.read_text())
+
+    def client(self, key: ec.EllipticCurvePrivateKey | None = None, password: bytes = b"") -> tuple[Secret, Secret]:
+        """A certificate for a client and its key, in PEM."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dispatcher")])
+        encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        return Secret(self._signed(self._builder(subject, key, 1)).decode()), Secret(private.decode())
+
+    def demanding(self, version: ssl.TLSVersion) -> ssl.SSLContext:
+        """As `context`, for a server that wants a certificate of this authority's from whoever calls."""
+        context = self.context()
+        context.minimum_version = context.maximum_version = version
+        context.load_verify_locations(self.trusted)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def context(self, days: int = 1, signed: bool = True) -> ssl.SSLContext:
+        """For a server that is acme.example, 127.0.0.1 and ::1, until in so many days."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        hosts = [x509.DNSName("acme.example"), *(x509.IPAddress(ip_address(one)) for one in ("127.0.0.1", "::1"))]
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "acme")])
+        built = self._builder(subject, key, days, None if signed else subject)
+        built = built.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+        file = self.folder / f"acme{days}{signed}.pem"
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        file.write_bytes(key.private_bytes(*form) + self._signed(built, None if signed else key))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        return context
+
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int, issuer: x509.Name | None = None
+    ) -> x509.CertificateBuilder:
+        end = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer or self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(end - dt.timedelta(days=30))
+            .not_valid_after(end)
+        )
+
+    def _signed(self, built: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey | None = None) -> bytes:
+        return built.sign(key or self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
