@@ -11,8 +11,7 @@ from dispatcher.protocols import PROTOCOLS, Protocol
 _ENVELOPE = ("operator", "type")
 # Any event may bring its player's token; it is kept where the operator wants that one, and must be there then.
 _TOKEN = Field("token", bearer_token, required=False)
-_FIELDS = {kind: (*protocol.fields, _TOKEN) for kind, protocol in PROTOCOLS.items()}
-_FIELDS_PER_EVENT = {kind: (*protocol.fields, Field("token", bearer_token)) for kind, protocol in PROTOCOLS.items()}
+_TOKEN_WANTED = Field("token", bearer_token)
 
 Lock = Callable[[bytes, str], str]
 
@@ -35,7 +34,7 @@ def read_event(raw: dict[str, Any], operators: Mapping[str, Operator], lock: Loc
         raise EventError(faults)
     terms = None if operator is None else operator.terms[protocol.name]
     per_event = terms is not None and terms.auth is Auth.PER_EVENT
-    fields = (_FIELDS_PER_EVENT if per_event else _FIELDS)[protocol.name]
+    fields = (*protocol.fields, _TOKEN_WANTED if per_event else _TOKEN)
     values, unfit = collect_fields(raw, fields, _ENVELOPE)
     faults += unfit
     if operator is not None and terms is not None:

@@ -16,6 +16,7 @@ import pytest
 
 from dispatcher.cli import main
 from dispatcher.config import load_config
+from dispatcher.protocols import PROTOCOLS
 from dispatcher.settings import Table
 
 ROOT = Path(__file__).parent.parent
@@ -92,21 +93,49 @@ def test_the_example_configuration_loads_without_a_fault(monkeypatch: pytest.Mon
 
 
 def test_the_example_configuration_names_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: set[str] = set()
+    text = (ROOT / "config.example.toml").read_text("utf-8")
+    settings = {path[-1] for path in settings_read(monkeypatch)}
+    assert len(settings) > 25
+    assert [key for key in sorted(settings) if not re.search(rf"\b{key}(_env|_file)?\b", text)] == []
+
+
+def test_the_table_of_settings_has_every_setting_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([^`]+)`( ✱)? \|", page, re.MULTILINE)
+    read = {".".join(_general(path)) for path in settings_read(monkeypatch)}
+    tables = {name.rpartition(".")[0] for name in read} | {"operators", "operators.NAME.TYPE", "operators.NAME.headers"}
+    told = {name for name, _ in rows if not name.endswith(".HEADER")}
+    of_a_type = {f"operators.NAME.TYPE.{table}" for table in ("retry", "success")}
+    assert told == {name for name in read if name not in tables and not _of_a_type(name)} | of_a_type
+
+
+def settings_read(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, ...]]:
+    """Every key that the code looks for when it reads the example configuration."""
+    asked: set[tuple[str, ...]] = set()
     ask = Table.has
 
     def has(self: Table, key: str) -> bool:
-        asked.add(key)
+        asked.add((*self.path, key))
         return ask(self, key)
 
     monkeypatch.setattr(Table, "has", has)
     for name in ("BROOK_TOKEN", "BROOK_KEY", "BROOK_IV"):
         monkeypatch.setenv(name, "0123456789abcdef")
     load_config(ROOT / "config.example.toml")
-    text = (ROOT / "config.example.toml").read_text("utf-8")
-    settings = {key for key in asked if not key.endswith(("_env", "_file"))}
-    assert len(settings) > 25
-    assert [key for key in sorted(settings) if not re.search(rf"\b{key}\b", text)] == []
+    return {path for path in asked if not path[-1].endswith(("_env", "_file"))}
+
+
+def _general(path: tuple[str, ...]) -> tuple[str, ...]:
+    """With NAME for the operator and TYPE for the message type."""
+    if path[0] != "operators" or len(path) < 2:
+        return path
+    below = path[2:]
+    return ("operators", "NAME", *(("TYPE", *below[1:]) if below and below[0] in PROTOCOLS else below))
+
+
+def _of_a_type(name: str) -> bool:
+    """What stands below a message type's retry or success is told once, for the operator."""
+    return re.fullmatch(r"operators\.NAME\.TYPE\.(retry|success)\..+", name) is not None
 
 
 def test_the_readmes_commands_do_what_it_says(tmp_path: Path) -> None:

@@ -285,6 +285,22 @@ def test_pkcs7_padding_of_line_ends_is_not_taken_for_zero_padding(count: int) ->
     assert weigh(pkcs7(text), Padding.ZERO).worth is Worth.NOTHING
 
 
+@pytest.mark.parametrize("count", [9, 10, 13])
+def test_padding_of_line_ends_under_padding_is_not_taken_for_the_end_of_the_json(count: int) -> None:
+    opened = weigh(pkcs7(pkcs7(b'{"a":"' + b"x" * (48 - count - 8) + b'"}')), Padding.PKCS7)
+    assert (opened.worth, opened.text) == (Worth.PADDING, None)
+    assert "padded twice" in opened.note
+
+
+def test_a_fixed_iv_is_told_that_each_message_has_its_own_in_front() -> None:
+    iv = bytes(range(100, 116))
+    said = tried(b64(iv + sealed(iv=iv)))
+    assert {row["iv_mode"] for row in said.decrypting()} == {"random_prefix"}
+    fixed = [row for row in said.json()["readings"] if row["iv_mode"] == "fixed" and row["from_byte_16"]]
+    assert fixed
+    assert all("has its own in front" in row["note"] and row["from_byte_16"] == ORDER for row in fixed)
+
+
 def test_a_text_ranks_by_what_it_is() -> None:
     ranks = [b"\xff" * 20, b'gar"bled":1,"total_win":2}', b"some text", b'{"a":1}']
     assert [weigh(pkcs7(text), Padding.PKCS7).worth.name for text in ranks] == ["PADDING", "TAIL", "TEXT", "JSON"]
@@ -497,6 +513,12 @@ def test_a_hex_key_that_is_taken_for_text_is_told_in_each_language() -> None:
     assert "32 bytes" in told["Go"]
     assert "32 bytes" in told["Java"]
     assert "Incorrect AES key length" in told["Python"]
+
+
+def test_php_is_told_that_it_cuts_the_key_only_where_it_does() -> None:
+    cut: dict[str, Any] = {"key_encoding": KeyEncoding.UTF8_FIRST16, "cipher": CipherName.AES_128_CBC, "key": OWN.key}
+    assert "cut it visibly" in wrong(**cut)["PHP"]
+    assert wrong(**cut, size=16)["PHP"] == ""
 
 
 def test_each_departure_from_the_usual_settings_is_told_in_each_language() -> None:

@@ -64,6 +64,8 @@ def failed(outcome: Outcome, reason: Reason, detail: str = "") -> None:
     assert outcome.detail
     assert detail in outcome.detail
     assert outcome.duration is not None
+    # Once the request may be out, or it is the operator that turns us away, the fault is never ours.
+    assert not outcome.ours or reason in {Reason.DNS, Reason.CONNECT_REFUSED}
 
 
 def in_time(outcome: Outcome, deadline: int = SHORT) -> None:

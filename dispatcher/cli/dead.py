@@ -122,12 +122,15 @@ def resolve_(
     """Close by hand what was settled with the operator in another way: OPERATOR KEY..., or filters with --since."""
     if not note.strip():
         raise click.UsageError("--note is empty: write what was agreed, and with whom")
-    database = opened(read_configuration(config_path))
+    config = read_configuration(config_path)
+    database = opened(config)
     rows = _chosen(database, keys, where)
     if dry_run:
         change = sort_out(rows, Verb.RESOLVE)
     else:
         change = resolve(database, rows, actor(), note.strip(), WallClock().now())
+        # Whoever stood behind it in line may go.
+        Bell(config.database).ring()
     _tell(change, "resolved", dry_run, as_json, lang)
 
 

@@ -19,7 +19,7 @@ from dispatcher.crypto import (
     read_key,
 )
 from dispatcher.egress import Network
-from dispatcher.errors import Unfit, choices
+from dispatcher.errors import Unfit, choices, listed
 from dispatcher.events import shown
 from dispatcher.operator import (
     Anchor,
@@ -41,7 +41,6 @@ from dispatcher.secret import Secret
 from dispatcher.settings import Table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
-_URLS = tuple(protocol.url for protocol in PROTOCOLS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,9 @@ def operator_of(name: str, table: Table, defaults: Defaults) -> Operator:
         ordering=_ordering(table),
         **access,
     )
-    if not taken and not any(table.faulty(key) for key in _URLS):
-        table.fault(_URLS[0], "is missing", f'write {" or ".join(_URLS)}, or both, like "https://…"')
+    urls = [protocol.url for protocol in PROTOCOLS.values()]
+    if not taken and not any(table.faulty(key) for key in urls):
+        table.fault(urls[0], "is missing", f'write {listed(urls)}, like "https://…"; more than one may be given')
     table.close()
     return operator
 

@@ -14,7 +14,7 @@ from dispatcher.protocols import PROTOCOLS
 from dispatcher.protocols.credentials import minted_token, signature_headers
 from dispatcher.seal.vault import VaultError
 from dispatcher.secret import Secret
-from dispatcher.wire import Grant, NoToken, Wire, build_headers, build_request, json_headers
+from dispatcher.wire import Grant, NoToken, Wire, build_request, json_headers
 
 Unlock = Callable[[str, str], bytes]
 
@@ -91,9 +91,7 @@ class Attempts:
         return None
 
     async def _post(self, lane: Lane, letter: _Letter, deadline: int) -> Outcome:
-        headers = json_headers(letter.bearer)
-        if letter.more:
-            headers = build_headers([*headers.items(), *letter.more])
+        headers = json_headers(letter.bearer, letter.more)
         outcome = await self._wire.post(lane.transport, build_request(letter.url, headers, letter.body), deadline)
         return outcome._replace(body=_without([*lane.operator.headers.values(), letter.bearer], outcome.body))
 

@@ -38,6 +38,11 @@ class Settlement(NamedTuple):
     blocks: bool = False
 
     @property
+    def ends(self) -> bool:
+        """True where nothing more will be sent by itself."""
+        return self.verdict.verb in (Verb.DELIVER, Verb.BURY)
+
+    @property
     def leaves(self) -> bool:
         """True where the delivery leaves the line that it stands in, if it stands in one."""
         return self.verdict.verb is Verb.DELIVER or (self.verdict.verb is Verb.BURY and not self.blocks)
@@ -259,7 +264,7 @@ def _settle(connection: Connection, done: Sequence[Settlement], now: int) -> lis
     rows = {"rows": _json([_settled(settlement, now) for settlement in done])}
     connection.execute(_RECORD, rows)
     moved = connection.execute(_MOVE, rows).rowcount
-    advance(connection, [one.claim.id for one in done if one.leaves and one.claim.sequence is not None])
+    advance(connection, [one.claim.id for one in done if one.ends and one.claim.sequence is not None])
     if moved == len(done):
         return []
     ids = _json([settlement.claim.id for settlement in done])

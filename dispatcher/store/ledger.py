@@ -174,6 +174,8 @@ def _why_not(row: Row, verb: Verb) -> str:
     match Status(row.status):
         case Status.SENDING:
             return "an attempt is in flight; wait until it has ended"
+        case Status.PENDING if row.parked:
+            return "it is not dead: it waits for another one of its line"
         case Status.PENDING:
             return f"it is not dead: its next attempt is due at {iso(row.due_at)}"
         case Status.DELIVERED:
@@ -201,18 +203,19 @@ def _change(
     """In pages, each with its entries in one transaction. What changed since `rows` were read is sorted out anew."""
     actor, note, now = by
     change = Change([], [])
-    for start in range(0, len(rows), PAGE):
-        page = {row.id: row for row in rows[start : start + PAGE]}
+    # Oldest first: each replayed one sees those that have joined its line before it.
+    in_order = sorted(rows, key=lambda row: row.id)
+    for start in range(0, len(in_order), PAGE):
+        page = {row.id: row for row in in_order[start : start + PAGE]}
         with database.writing() as connection:
-            current = connection.execute(select(_d.id, _d.status, _d.due_at).where(_d.id.in_(page))).all()
-            now_is = {row.id: {"status": row.status, "due_at": row.due_at} for row in current}
+            current = connection.execute(select(_d.id, _d.status, _d.due_at, _d.parked).where(_d.id.in_(page)))
+            now_is = {row["id"]: row for row in current.mappings()}
             fresh = [row._replace(**now_is[row.id]) for row in page.values() if row.id in now_is]
             sorted_out = sort_out(fresh, verb)
             ids = [row.id for row in sorted_out.taken]
             if ids:
-                # One by one, oldest first: each replayed one sees those that have joined its line before it.
                 one_by_one = update(deliveries).where(_d.id == bindparam("its_id")).values(**values)
-                connection.execute(one_by_one, [{"its_id": id_} for id_ in sorted(ids)])
+                connection.execute(one_by_one, [{"its_id": id_} for id_ in ids])
                 if verb is Verb.RESOLVE:
                     advance(connection, ids)
                 entry = {"at": now, "verb": verb, "actor": actor, "note": note}

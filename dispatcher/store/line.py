@@ -8,18 +8,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, ScalarSelect, bindparam, exists, select, text
+from sqlalchemy import Boolean, ColumnElement, Connection, bindparam, exists, literal_column, text
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from dispatcher.store.schema import deliveries
 
-_d = deliveries.c
-_other = deliveries.alias("other")
+_BOUND = ("operator", "type", "key", "uid", "body", "digest", "bearer", "sequence", "status", "accepted_at", "due_at")
 
-# The next one of each line that somebody left, unless its head still stands.
+# Whether a delivery must wait: for one that is under way, or will be again; for a dead one only where that was accepted
+# before it. What the index is partial by is a literal, not a parameter: SQLite takes it only where it sees that.
+_IN_THE_WAY = """
+    EXISTS (
+        SELECT 1 FROM deliveries h
+        WHERE h.operator = deliveries.operator AND h.sequence = deliveries.sequence
+          AND h.in_line = 1 AND h.parked = 0 AND h.id <> deliveries.id
+          AND (h.status <> 'dead' OR h.id < deliveries.id)
+    )
+"""
+# The next one of each line that somebody left.
 _ADVANCE = text(
-    """
+    f"""
     UPDATE deliveries SET parked = 0
     WHERE id IN (
         SELECT (
@@ -27,11 +36,7 @@ _ADVANCE = text(
             WHERE n.operator = d.operator AND n.sequence = d.sequence AND n.in_line = 1 AND n.parked = 1
         )
         FROM json_each(:left) r JOIN deliveries d ON d.id = r.value
-        WHERE NOT EXISTS (
-            SELECT 1 FROM deliveries h
-            WHERE h.operator = d.operator AND h.sequence = d.sequence AND h.in_line = 1 AND h.parked = 0
-        )
-    )
+    ) AND NOT {_IN_THE_WAY}
     """
 )
 
@@ -39,34 +44,20 @@ _ADVANCE = text(
 def insert_in_line() -> Insert:
     """The insertion of a new delivery at the end of its line; nothing where its key is known already."""
     own: dict[str, Any] = {name: bindparam(name) for name in _BOUND}
+    other = deliveries.alias("other").c
     behind = exists().where(
-        _other.c.operator == bindparam("operator"), _other.c.sequence == bindparam("sequence"), _other.c.in_line == 1
+        other.operator == own["operator"], other.sequence == own["sequence"], other.in_line == literal_column("1")
     )
-    values = {**own, "in_line": bindparam("sequence").is_not(None), "parked": behind}
+    values = {**own, "in_line": own["sequence"].is_not(None), "parked": behind}
     return sqlite_insert(deliveries).values(values).on_conflict_do_nothing()
 
 
-_BOUND = ("operator", "type", "key", "uid", "body", "digest", "bearer", "sequence", "status", "accepted_at", "due_at")
-
-
 def advance(connection: Connection, left: Sequence[int]) -> None:
-    """After the deliveries with these ids have left their lines: whoever is next is due."""
+    """After the deliveries with these ids have left their lines, or died in them: whoever is next is due."""
     if left:
         connection.execute(_ADVANCE, {"left": orjson.dumps(list(left)).decode()})
 
 
-def behind_another() -> ScalarSelect[bool]:
-    """For a delivery that joins its line again: whether somebody else is its head."""
-    return (
-        select(
-            exists().where(
-                _other.c.operator == _d.operator,
-                _other.c.sequence == _d.sequence,
-                _other.c.in_line == 1,
-                _other.c.parked == 0,
-                _other.c.id != _d.id,
-            )
-        )
-        .correlate(deliveries)
-        .scalar_subquery()
-    )
+def behind_another() -> ColumnElement[bool]:
+    """For a delivery that joins its line again: whether it has to wait for somebody else."""
+    return literal_column(_IN_THE_WAY, Boolean)

@@ -167,7 +167,8 @@ def _error_code(body: Mapping[str, Any], oauth: OAuth) -> str:
     code = body.get("error")
     if not isinstance(code, str) or not _ERROR.fullmatch(code):
         return ""
-    return "" if any(sent in code for sent in (oauth.client_secret.reveal(), _credentials(oauth))) else f" ({code})"
+    sent = (oauth.client_secret.reveal(), _credentials(oauth).rstrip("="))
+    return "" if any(one in code for one in sent) else f" ({code})"
 
 
 def _life(expires_in: object) -> float:

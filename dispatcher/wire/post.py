@@ -31,18 +31,21 @@ def build_request(url: str, headers: httpx.Headers | Sequence[tuple[str, str]], 
     return httpx.Request("POST", _parsed(url), headers=headers, stream=httpx.ByteStream(body))
 
 
-def build_headers(pairs: Sequence[tuple[str, str]]) -> httpx.Headers:
-    """These headers, in this order and these letters. Names and values are ASCII, as `readers` passes them."""
-    return httpx.Headers(list(pairs))
+def json_headers(bearer: Secret | None, more: Sequence[tuple[str, str]] = ()) -> httpx.Headers:
+    """What every message carries: its type, the token where there is one; and more, in this order and these letters."""
+    return httpx.Headers([*_of_every_message(bearer), *more]) if more else _plain(bearer)
 
 
 @lru_cache(maxsize=4_096)
-def json_headers(bearer: Secret | None) -> httpx.Headers:
-    """What every message carries: its type, and the token where there is one."""
+def _plain(bearer: Secret | None) -> httpx.Headers:
+    return httpx.Headers(_of_every_message(bearer))
+
+
+def _of_every_message(bearer: Secret | None) -> list[tuple[str, str]]:
     headers = [("Content-Type", "application/json")]
     if bearer is not None:
         headers.append(("Authorization", f"Bearer {bearer.reveal()}"))
-    return httpx.Headers(headers)
+    return headers
 
 
 class Wire:
