@@ -139,7 +139,7 @@ def _of_a_type(name: str) -> bool:
 
 
 def test_the_readmes_commands_do_what_it_says(tmp_path: Path) -> None:
-    _, operate, _ = blocks(README, "sh")
+    _, operate, *_ = blocks(README, "sh")
     with desk(tmp_path) as place:
         for command in commands(operate):
             if command.startswith("dispatcher show"):
@@ -149,7 +149,7 @@ def test_the_readmes_commands_do_what_it_says(tmp_path: Path) -> None:
 
 
 def test_the_readmes_commands_for_dead_letters_do_what_it_says(tmp_path: Path) -> None:
-    *_, dead = blocks(README, "sh")
+    dead = blocks(README, "sh")[2]
     with desk(tmp_path, "retry = { delays = [] }\n") as place:
         place.type("dispatcher run &")
         place.type("dispatcher enqueue spins.ndjson")
@@ -160,6 +160,21 @@ def test_the_readmes_commands_for_dead_letters_do_what_it_says(tmp_path: Path) -
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         place.wait("resolved")
         assert (tmp_path / "dead.csv").exists()
+
+
+def test_the_readmes_commands_for_a_new_master_key_do_what_it_says(tmp_path: Path) -> None:
+    init, reencrypt = commands(blocks(README, "sh")[3])
+    with desk(tmp_path) as place:
+        place.type("dispatcher enqueue spins.ndjson")
+        made = place.type(init)
+        assert made is not None
+        assert made.returncode == 0, made.stderr
+        keys = '[secrets]\nmaster_key_file = "master.key"\nformer_master_key_file = "dispatcher.db-key"\n'
+        config = tmp_path / "config.toml"
+        config.write_text(config.read_text("utf-8") + keys, "utf-8")
+        done = place.type(reencrypt)
+        assert done is not None
+        assert (done.returncode, done.stdout.partition(": ")[2]) == (0, "1 operators, 0 tokens\n"), done.stderr
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:

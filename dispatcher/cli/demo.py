@@ -33,7 +33,7 @@ allow = ["127.0.0.0/8"]                  # the demo operators live on this machi
 [web]
 listen = ""
 """
-_OPERATOR = """\
+_NOTICE = """\
 [operators.{name}]
 notice_url = "http://127.0.0.1:{port}/Demo/notice"
 token = "demo-token-of-{name}"
@@ -42,20 +42,27 @@ connect_timeout = "1s"
 retry = {{ delays = ["1s", "2s", "3s"] }}   # instead of 1m, 30m, 50m
 crypto = {{ key = "demo-key-16bytes", iv = "demo-iv-16-bytes" }}
 """
+_SETTLE = """\
+[operators.{name}]
+callback_url = "http://127.0.0.1:{port}/wallet"
+retry = {{ every = "1s", for = "10s" }}     # instead of 60s for 3h
+"""
 
 
 class Player(NamedTuple):
-    """A demo operator: its name, how it misbehaves, and what that means in words."""
+    """A demo operator: its name, its settings, how it misbehaves, and what that means in words."""
 
     name: str
+    settings: str
     faults: tuple[str, ...]
     told: str
 
 
 PLAYERS = (
-    Player("granite", (), "answers at once"),
-    Player("willow", ("--fail-first", "2"), "answers 500 twice for every order, then accepts it"),
-    Player("harbour", ("--delay", "1500ms", "--status", "500", "--book-first"), "books, then answers too late"),
+    Player("granite", _NOTICE, (), "answers at once"),
+    Player("willow", _NOTICE, ("--fail-first", "2"), "answers 500 twice for every order, then accepts it"),
+    Player("harbour", _NOTICE, ("--delay", "1500ms", "--status", "500", "--book-first"), "books, answers too late"),
+    Player("quarry", _SETTLE, ("--fail-first", "1", "--code", "1005"), "takes payouts; says 200 and code 1005 first"),
 )
 
 
@@ -87,11 +94,11 @@ class Story:
         self.receivers: dict[str, subprocess.Popen[bytes]] = {}
 
     def configure(self) -> None:
-        operators = [_OPERATOR.format(name=player.name, port=self.ports[player.name]) for player in PLAYERS]
+        operators = [player.settings.format(name=player.name, port=self.ports[player.name]) for player in PLAYERS]
         (self.folder / "config.toml").write_text("\n".join([_CONFIG, *operators]))
 
     def tell_operators(self) -> None:
-        _scene("Three operators, each a process of its own, and the daemon")
+        _scene("Four operators, each a process of its own, and the daemon")
         for player in PLAYERS:
             click.echo(f"  {player.name:8} {player.told}")
             self._play(player.name, player.faults)
@@ -199,9 +206,21 @@ def _spin(number: int, dice: random.Random) -> str:
     bet = dice.choice(["0.5", "1", "2.50", "10"])
     win = dice.choice(["0", "0", "0.8", "12.345", "100"])
     operator = PLAYERS[number % len(PLAYERS)].name
+    if PLAYERS[number % len(PLAYERS)].settings is _SETTLE:
+        return _payout(operator, number, bet, win)
     return (
         f'{{"operator":"{operator}","type":"notice","order_no":"20261120{number:011d}","uid":"player-{number % 5}",'
         f'"total_bet":{bet},"total_win":{win},"business":"Spin投入","game_id":49,"time":{1_790_000_000 + number}}}'
+    )
+
+
+def _payout(operator: str, number: int, bet: str, win: str) -> str:
+    """One finished round as the game server would hand it in."""
+    return (
+        f'{{"operator":"{operator}","type":"settle","gameType":"SLOT","gameCode":"fortune-mouse",'
+        f'"userId":"player-{number % 5}","txId":"tx{number:011d}","roundId":"round-{number}","status":"settled",'
+        f'"betTime":"2026-11-20T08:00:00.000+0000","roundStartTime":"2026-11-20T16:00:00.000+0800",'
+        f'"betAmount":{bet},"validBetAmount":{bet},"winAmount":{win},"odds":1.0,"result":["A","K","Q"]}}'
     )
 
 
@@ -249,7 +268,7 @@ def _answers(port: int) -> bool:
 
 def _received(port: int) -> set[str]:
     with urlopen(f"http://127.0.0.1:{port}/received", timeout=5) as answer:
-        return {order["order_no"] for order in json.load(answer)}
+        return {order.get("order_no") or order["txId"] for order in json.load(answer)}
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
