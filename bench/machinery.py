@@ -1,6 +1,7 @@
 """What every measurement needs: a folder with a configuration, a sink, a daemon, and what they cost."""
 
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -29,6 +30,7 @@ notice_url = "http://127.0.0.1:{port}/Demo/notice"
 token = "bench-token-of-thirty-two-letters"
 concurrency = {concurrency}
 retry = {{ delays = ["2s", "2s", "2s"] }}
+{more}
 crypto = {{ key = "0f1e2d3c4b5a6978", iv = "A1b2C3d4E5f6G7h8" }}
 """
 _SPIN = (
@@ -42,6 +44,12 @@ def spins(start: int, count: int) -> bytes:
     return "".join(_SPIN.format(n, n % 1000, n % 100) for n in range(start, start + count)).encode()
 
 
+def crowd(count: int, players: int) -> bytes:
+    """`count` events of so many players, each by chance; always by the same."""
+    chance = random.Random(players)
+    return "".join(_SPIN.format(n, chance.randrange(players), n % 100) for n in range(count)).encode()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -51,10 +59,10 @@ def free_port() -> int:
 class Stand:
     """One folder with a store, its sink and its daemon."""
 
-    def __init__(self, folder: Path, port: int, concurrency: int) -> None:
+    def __init__(self, folder: Path, port: int, concurrency: int, more: str) -> None:
         self.folder = folder
         self.port = port
-        (folder / "config.toml").write_text(CONFIG.format(port=port, concurrency=concurrency))
+        (folder / "config.toml").write_text(CONFIG.format(port=port, concurrency=concurrency, more=more))
 
     @property
     def dispatcher(self) -> list[str]:
@@ -92,10 +100,11 @@ class Stand:
 
 
 @contextmanager
-def stand(concurrency: int = CONCURRENCY, *sink_options: str) -> Iterator[Stand]:
+def stand(concurrency: int = CONCURRENCY, *sink_options: str, more: str = "") -> Iterator[Stand]:
+    """`more` are further lines of the operator's settings."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as name, sink(port, *sink_options):
-        yield Stand(Path(name), port, concurrency)
+        yield Stand(Path(name), port, concurrency, more)
 
 
 @contextmanager

@@ -5,9 +5,10 @@ import sys
 import time
 from typing import NamedTuple
 
-from bench.machinery import CONCURRENCY, Stand, cpu_seconds, free_port, percentile, sink, spins, stand
+from bench.machinery import CONCURRENCY, Stand, cpu_seconds, crowd, free_port, percentile, sink, spins, stand
 
 PATIENCE_SECONDS = 120.0
+ORDERING = 'ordering = { key = "uid" }'
 
 WAITED_QUERY = """
     SELECT a.started_at - d.accepted_at FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE a.n = 1
@@ -26,6 +27,13 @@ class Rate(NamedTuple):
     cpu: float
 
 
+class Both(NamedTuple):
+    """The same events through `enqueue` and through the corridor."""
+
+    accepted: Rate
+    settled: Rate
+
+
 class Spread(NamedTuple):
     """Milliseconds."""
 
@@ -39,22 +47,37 @@ def accept(count: int) -> Rate:
     events = spins(0, count)
     with stand() as place:
         place.enqueue(spins(count, 1))
-        started = time.perf_counter()
-        place.enqueue(events)
-        elapsed = time.perf_counter() - started
-    return Rate(count / elapsed, 0.0)
+        return _accept(place, events, count)
+
+
+def _accept(place: Stand, events: bytes, count: int) -> Rate:
+    started = time.perf_counter()
+    place.enqueue(events)
+    return Rate(count / (time.perf_counter() - started), 0.0)
 
 
 def drain(count: int, concurrency: int = CONCURRENCY) -> Rate:
     """`count` waiting spins, from claimed to settled with an attempt row each."""
     with stand(concurrency) as place:
         place.enqueue(spins(0, count))
-        with place.daemon() as daemon:
-            before = _wait(place, count // 10)
-            started, cpu = time.perf_counter(), cpu_seconds(daemon.pid)
-            _wait(place, count)
-            elapsed, used = time.perf_counter() - started, cpu_seconds(daemon.pid) - cpu
+        return _drain(place, count)
+
+
+def _drain(place: Stand, count: int) -> Rate:
+    with place.daemon() as daemon:
+        before = _wait(place, count // 10)
+        started, cpu = time.perf_counter(), cpu_seconds(daemon.pid)
+        _wait(place, count)
+        elapsed, used = time.perf_counter() - started, cpu_seconds(daemon.pid) - cpu
     return Rate((count - before) / elapsed, used / (count - before) * 1e6)
+
+
+def lines(count: int, players: int, *, ordered: bool) -> Both:
+    """`count` spins of so many players, each player's one after the other or all beside each other."""
+    events = crowd(count, players)
+    with stand(more=ORDERING if ordered else "") as place:
+        place.enqueue(spins(10**9, 1))
+        return Both(_accept(place, events, count), _drain(place, count + 1))
 
 
 def transport(count: int, concurrency: int = CONCURRENCY) -> Rate:

@@ -67,7 +67,8 @@ def iso(at: int | None) -> str | None:
 
 def gmt8(moment: datetime) -> str:
     """The 28 characters of wire-contract.md, `settle`: GMT+8 on any machine, milliseconds cut off, not rounded."""
-    return moment.astimezone(GMT8).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1_000:03}+0800"
+    there = moment.astimezone(GMT8)
+    return there.strftime("%Y-%m-%dT%H:%M:%S.") + f"{there.microsecond // 1_000:03}+0800"
 
 
 def parse_moment(text: str, now: int) -> int:

@@ -1,28 +1,32 @@
 """The operators in force: what the file declares and what people set, as the database has it, unlocked and read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dispatcher.clock import duration_text
 from dispatcher.config import Config, Draft, draft_operator
-from dispatcher.errors import ConfigError, DispatcherError, Unfit
+from dispatcher.config.operators import Defaults
+from dispatcher.errors import ConfigError, DispatcherError, Fault, Unfit
 from dispatcher.events import whose_token
 from dispatcher.operator import Operator
 from dispatcher.seal.vault import MasterKey, Vault, VaultError, read_or_make_key_file
 from dispatcher.store import operators as store
 from dispatcher.store.engine import Database
-from dispatcher.store.operators import Declared, Standing
+from dispatcher.store.operators import Declared, LockedToken, Standing
 
 FILE, COMMAND = "file", "command"
 PAGE = 1_000
 
 
 class Member(NamedTuple):
-    """An operator in force: its draft, with every secret in the document, and its row."""
+    """An operator in force: its draft, with every secret in the document, its row, the defaults it was read with."""
 
     draft: Draft
     standing: Standing
+    defaults: Defaults
 
     @property
     def operator(self) -> Operator:
@@ -62,20 +66,32 @@ def open_vault(config: Config, database: Database) -> Vault:
     That one is made with the first secret; never when there are locked ones already, which it could not open.
     Raises ConfigError.
     """
-    if config.master_key is None:
-        locked = any(standing.settings for standing in store.standings(database))
-        current = read_or_make_key_file(key_file(config), make=not locked)
-    else:
-        current = _parsed(config.master_key.reveal(), "secrets.master_key")
-    former = config.former_master_key
-    return Vault(current, *([_parsed(former.reveal(), "secrets.former_master_key")] if former else []))
+    current, former = given_keys(config)
+    if current is None:
+        current = read_or_make_key_file(key_file(config), make=not anything_locked(database))
+    return Vault(current, *([former] if former else []))
 
 
-def _parsed(text: str, where: str) -> MasterKey:
-    try:
-        return MasterKey.parse(text)
-    except Unfit as unfit:
-        raise ConfigError([unfit.at(where)]) from None
+def given_keys(config: Config) -> tuple[MasterKey | None, MasterKey | None]:
+    """The current master key and the former one, where the configuration gives them. Raises ConfigError."""
+    keys: list[MasterKey | None] = []
+    faults = []
+    for name in ("master_key", "former_master_key"):
+        secret = getattr(config, name)
+        try:
+            keys.append(MasterKey.parse(secret.reveal()) if secret else None)
+        except Unfit as unfit:
+            faults.append(unfit.at(f"secrets.{name}"))
+    if faults:
+        raise ConfigError(faults)
+    current, former = keys
+    return current, former
+
+
+def anything_locked(database: Database) -> bool:
+    """True where the database holds what only its master key opens: an operator's settings, or a player's token."""
+    # No sealed text begins with the empty name of a key: whatever there is, is locked under another.
+    return any(row.settings for row in store.standings(database)) or bool(store.locked_tokens(database, "", 0, 1))
 
 
 def provision(
@@ -101,7 +117,7 @@ def provision(
 
 def _is(standing: Standing, document: str, vault: Vault) -> bool:
     try:
-        return standing.origin == FILE and _document(standing, vault) == document
+        return standing.origin == FILE and document_of(standing, vault) == document
     except VaultError:
         # Locked under a key that is lost; the file still knows it.
         return False
@@ -116,7 +132,8 @@ def _about(name: str) -> str:
     return f"settings of {name}"
 
 
-def _document(standing: Standing, vault: Vault) -> str:
+def document_of(standing: Standing, vault: Vault) -> str:
+    """An operator's settings with every secret in them, as JSON. Raises VaultError."""
     return vault.unlock(standing.settings or "", _about(standing.name)).decode()
 
 
@@ -138,33 +155,73 @@ def load(database: Database, vault: Vault, config: Config, known: Mapping[str, M
         revision = max(revision, standing.revision)
         if standing.settings is None:
             continue
-        before = (known or {}).get(standing.name)
         try:
-            members[standing.name] = (
-                before._replace(standing=standing)
-                if before is not None and before.standing.settings == standing.settings
-                else _member(standing, vault, config)
-            )
+            members[standing.name] = _member(standing, vault, config, (known or {}).get(standing.name))
         except DispatcherError as error:
             faults[standing.name] = str(error)
     return Roster(members, faults, revision)
 
 
-def _member(standing: Standing, vault: Vault, config: Config) -> Member:
-    raw = json.loads(_document(standing, vault))
-    return Member(draft_operator(standing.name, raw, config.defaults, config.path.parent), standing)
+def _member(standing: Standing, vault: Vault, config: Config, before: Member | None) -> Member:
+    """As it was `before` where its settings say the same, even if they are locked anew."""
+    if before is not None and before.defaults != config.defaults:
+        before = None
+    if before is not None and before.standing.settings == standing.settings:
+        return before._replace(standing=standing)
+    document = document_of(standing, vault)
+    same_key = before is not None and before.standing.key_version == standing.key_version
+    if before is not None and same_key and before.draft.document.reveal() == document:
+        return before._replace(standing=standing)
+    draft = draft_operator(standing.name, json.loads(document), config.defaults, config.path.parent)
+    return Member(draft, standing, config.defaults)
 
 
-def relock(database: Database, vault: Vault) -> tuple[int, int]:
-    """Locks under the current master key what is locked under a former one: operators and tokens, as many as told."""
-    old = [row for row in store.standings(database) if row.settings and not vault.is_current(row.settings)]
-    renewed = [(row.name, row.settings or "", _relocked(vault, _about(row.name), row.settings or "")) for row in old]
+def lease_fault(operator: Operator, config: Config) -> Fault | None:
+    """What is wrong with an operator whose attempts may last as long as a claim does; the file's are refused for it."""
+    if operator.total_timeout < config.lease:
+        return None
+    told = f"{duration_text(operator.total_timeout)} is not shorter than worker.lease, {duration_text(config.lease)}"
+    return Fault(f"operators.{operator.name}.total_timeout", told, "write a shorter one, or a longer lease")
+
+
+class Relocked(NamedTuple):
+    """How many operators and tokens were locked anew, and of the rest how many tokens stay behind, which operators."""
+
+    operators: int
+    tokens: int
+    tokens_left: int
+    operators_left: Mapping[str, str]
+
+
+def relock(database: Database, vault: Vault) -> Relocked:
+    """Locks under the current master key what is locked under a former one; what neither opens stays as it is.
+
+    Each page of tokens is a transaction: cut off between two of them, it is begun again and goes on.
+    """
+    renewed: list[tuple[str, str, str]] = []
+    left: dict[str, str] = {}
+    for row in store.standings(database):
+        if row.settings is None or vault.is_current(row.settings):
+            continue
+        try:
+            renewed.append((row.name, row.settings, _relocked(vault, _about(row.name), row.settings)))
+        except VaultError as error:
+            left[row.name] = str(error)
     operators = store.relock(database, renewed) if renewed else 0
-    tokens, last = 0, 0
+    tokens, seen, last = 0, 0, 0
     while page := store.locked_tokens(database, vault.current_id, last, PAGE):
-        store.relock_tokens(database, [(one.id, _relocked(vault, whose_token(one), one.bearer)) for one in page])
-        tokens, last = tokens + len(page), page[-1].id
-    return operators, tokens
+        opened = _opened(vault, page)
+        store.relock_tokens(database, opened)
+        tokens, seen, last = tokens + len(opened), seen + len(page), page[-1].id
+    return Relocked(operators, tokens, seen - tokens, left)
+
+
+def _opened(vault: Vault, page: Sequence[LockedToken]) -> list[tuple[int, str]]:
+    renewed = []
+    for token in page:
+        with suppress(VaultError):
+            renewed.append((token.id, _relocked(vault, whose_token(token), token.bearer)))
+    return renewed
 
 
 def _relocked(vault: Vault, about: str, locked: str) -> str:

@@ -78,7 +78,7 @@ def attempt_line(claim: Claim, outcome: Outcome, verdict: Verdict, *, late: bool
         "code": verdict.code,
         "reason": verdict.reason and verdict.reason.value,
         "ambiguous": bool(verdict.reason and verdict.reason.ambiguous),
-        "detail": outcome.detail,
+        "detail": outcome.detail or verdict.words,
         "duration_ms": outcome.duration and outcome.duration // MILLISECOND,
         "late_by_ms": max(0, outcome.started_at - claim.due_at) // MILLISECOND,
         "key_version": outcome.key_version,

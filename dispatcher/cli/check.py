@@ -14,6 +14,11 @@ from dispatcher.egress import Network
 from dispatcher.errors import ConfigError, DispatcherError, Fault
 from dispatcher.operator import Operator
 from dispatcher.protocols import PROTOCOLS
+from dispatcher.roster import COMMAND, Roster, anything_locked, given_keys, key_file, lease_fault, load, open_vault
+from dispatcher.seal.vault import too_open
+from dispatcher.store.engine import Database
+from dispatcher.store.ledger import operators_waiting
+from dispatcher.store.operators import standings
 from dispatcher.tls import tls_context
 
 
@@ -23,15 +28,15 @@ from dispatcher.tls import tls_context
 @json_option
 @guarded
 def command(no_network: bool, config_path: Path, as_json: bool) -> None:
-    """Configuration, database, keys, and whether each operator can be reached. Starts and sends nothing."""
+    """Configuration, database, keys, and whether each operator can be reached. Starts, writes and sends nothing."""
     operators: Collection[Operator] = ()
     try:
         config, faults = inspect_config(load_toml(config_path), config_path)
     except ConfigError as error:
         faults, warnings = list(error.faults), []
     else:
-        operators, warnings = config.operators.values(), list(config.warnings)
-        _check_database(config, faults, warnings)
+        warnings = list(config.warnings)
+        operators = [*config.operators.values(), *_check_database(config, faults, warnings)]
         if not no_network:
             warnings += asyncio.run(reach_all(operators, config.allow))
     if as_json:
@@ -52,32 +57,64 @@ def _shown(fault: Fault) -> dict[str, str]:
     return {"where": fault.where, "fault": fault.fault, "mend": fault.mend}
 
 
-def _check_database(config: Config, faults: list[Fault], warnings: list[Fault]) -> None:
-    from dispatcher.store.ledger import operators_waiting
-
+def _check_database(config: Config, faults: list[Fault], warnings: list[Fault]) -> list[Operator]:
+    """The operators that stand in the database alone, and are fit."""
+    try:
+        given_keys(config)
+    except ConfigError as error:
+        faults += error.faults
     if any(fault.where.startswith("database") for fault in faults):
-        return
+        return []
     folder = config.database.parent
     if not folder.is_dir():
         faults.append(Fault("database.url", f"the folder {folder} does not exist", "create it, or name another"))
-        return
-    if not os.access(folder, os.W_OK | os.X_OK):
+    elif not os.access(folder, os.W_OK | os.X_OK):
         # Not only to make the database: its log and the worker's lock stand beside it.
         faults.append(Fault("database.url", f"the folder {folder} can't be written to", "give the rights to it"))
-        return
-    if not config.database.exists():
+    elif not config.database.exists():
         told = f"{config.database} does not exist yet"
         warnings.append(Fault("database.url", told, "`dispatcher enqueue` or `dispatcher run` makes it"))
-        return
-    try:
-        waiting = operators_waiting(opened(config))
-    except DispatcherError as error:
-        faults.append(Fault("database.url", str(error), "mend the file or its folder, or name another"))
-        return
-    for name, count in waiting.items():
-        if name not in config.operators:
+    else:
+        try:
+            return _check_operators(config, opened(config), faults, warnings)
+        except ConfigError as error:
+            faults += [fault for fault in error.faults if fault not in faults]
+        except DispatcherError as error:
+            faults.append(Fault("database.url", str(error), "mend the file or its folder, or name another"))
+    return []
+
+
+def _check_operators(config: Config, database: Database, faults: list[Fault], warnings: list[Fault]) -> list[Operator]:
+    """As `_check_database`. Raises ConfigError for a master key that is missing, and whatever the store raises."""
+    made = {row.name for row in standings(database) if row.settings and row.origin == COMMAND}
+    for name, count in operators_waiting(database).items():
+        if name not in config.operators and name not in made:
             told = f"{count} deliveries wait for it, and it is not configured"
             faults.append(Fault(f"operators.{name}", told, "configure it, or they wait for ever"))
+    _warn_of_key_file(config, warnings)
+    # Only what is locked needs the key, and where something is, none is made.
+    roster = load(database, open_vault(config, database), config) if anything_locked(database) else Roster({}, {}, 0)
+    for name in sorted(made & config.operators.keys()):
+        told = "was made by `dispatcher operators set`, and this file declares it as well"
+        warnings.append(Fault(f"operators.{name}", told, "take it out of the file, or its settings there win"))
+    alone = made - config.operators.keys()
+    for name in sorted(alone & roster.faults.keys()):
+        told = "; ".join(roster.faults[name].splitlines())
+        mend = f"its deliveries wait; see: dispatcher operators set {name} --help"
+        faults.append(Fault(f"operators.{name}", f"is made by a command and can't be used: {told}", mend))
+    fit = [member for name, member in roster.members.items() if name in alone]
+    faults += [fault for member in fit if (fault := lease_fault(member.operator, config))]
+    warnings += [warning for member in fit for warning in member.draft.warnings]
+    if fit:
+        # That there is no operator is not so.
+        warnings[:] = [warning for warning in warnings if warning.where != "operators"]
+    return [member.operator for member in fit]
+
+
+def _warn_of_key_file(config: Config, warnings: list[Fault]) -> None:
+    path = key_file(config)
+    if config.master_key is None and path.exists() and too_open(path):
+        warnings.append(Fault(str(path), "the master key can be read by others", f"chmod 600 {path.name}"))
 
 
 async def reach_all(operators: Collection[Operator], allow: tuple[Network, ...]) -> list[Fault]:

@@ -1,18 +1,22 @@
 """How requests prove themselves to one operator: token, minted token, OAuth2, headers, signature, certificates."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypedDict
 
 from dispatcher.egress import Network
 from dispatcher.errors import Unfit, choices
-from dispatcher.events import bearer_token, opaque, shown
+from dispatcher.events import bearer_token, integer, opaque, shown
 from dispatcher.operator import Auth, ClientAuth, Mint, OAuth, Signing, TimeUnit, Tls
+from dispatcher.protocols import PROTOCOLS
 from dispatcher.readers import header_name, header_value, operator_url, webhook_secret
 from dispatcher.secret import Secret
 from dispatcher.settings import Table
 from dispatcher.tls import tls_context
 
 _NEEDS = {Auth.BEARER: "token", Auth.MINTED: "mint", Auth.OAUTH2: "oauth"}
+_FORMS = re.compile(r"(_env|_file)+\Z")
+_number = integer(-(2**63), 2**63 - 1, "a whole number that fits 64 bits")
 
 
 class Access(TypedDict):
@@ -41,18 +45,40 @@ def read_access(table: Table, auths: Collection[Auth], allow: tuple[Network, ...
         signing=_signing(table),
         tls=_tls(table),
     )
-    given = {Auth.BEARER: token, Auth.MINTED: table.has("mint") or None, Auth.OAUTH2: table.has("oauth") or None}
-    for auth, key in _NEEDS.items():
-        if auth in auths and given[auth] is None and not table.faulty(key):
-            also = f"{key}, {key}_env or {key}_file" if auth is Auth.BEARER else f"[{table.at(key)}]"
-            table.fault(key, f'is missing, and auth = "{auth}" needs it', f'write {also}, or auth = "none"')
-        if auth not in auths and given[auth] is not None and auths:
-            used = choices(sorted(auths))
-            table.fault(key, f"is given, and auth = {used} uses none", f'remove it, or write auth = "{auth}"')
+    # An auth that nobody knows says nothing of what it needs.
+    if not any(table.faulty(key) for key in ("auth", *(f"{kind}.auth" for kind in PROTOCOLS))):
+        _fit_together(
+            table,
+            auths,
+            {Auth.BEARER: token is not None, Auth.MINTED: "mint" in table.raw} | {Auth.OAUTH2: "oauth" in table.raw},
+        )
     return access
 
 
-def _fit(table: Table, key: str, reader: Any) -> Secret | None:
+def _fit_together(table: Table, auths: Collection[Auth], given: Mapping[Auth, bool]) -> None:
+    for auth, key in _NEEDS.items():
+        if auth in auths and not given[auth] and not table.faulty(key):
+            also = f"{key}, {key}_env or {key}_file" if auth is Auth.BEARER else f"[{table.at(key)}]"
+            table.fault(key, f'is missing, and auth = "{auth}" needs it', f'write {also}, or auth = "none"')
+        if auth not in auths and given[auth] and auths:
+            used = choices(sorted(auths))
+            table.fault(
+                _written(table, key), f"is given, and auth = {used} uses none", f'remove it, or write auth = "{auth}"'
+            )
+
+
+def _below(operator: Table, key: str) -> tuple[Table, bool]:
+    """The table below `key`, and whether it is given: what is no table is told as that alone."""
+    table = operator.table(key)
+    return table, isinstance(operator.raw.get(key), Mapping)
+
+
+def _written(table: Table, key: str) -> str:
+    """The key as it is written: itself, or with `_env` or `_file` behind it."""
+    return next((name for name in (key, f"{key}_env", f"{key}_file") if name in table.raw), key)
+
+
+def _fit(table: Table, key: str, reader: Callable[[str], object]) -> Secret | None:
     """A secret that `reader` passes; its fault never shows it."""
     secret = table.secret(key)
     if secret is None:
@@ -60,15 +86,25 @@ def _fit(table: Table, key: str, reader: Any) -> Secret | None:
     try:
         reader(secret.reveal())
     except Unfit as unfit:
-        table.fault(key, unfit.fault, unfit.mend)
+        table.fault(_written(table, key), unfit.fault, unfit.mend)
         return None
     return secret
 
 
+def _filled(longest: int) -> Callable[[Any], str]:
+    read_text = opaque(longest)
+
+    def read(value: Any) -> str:
+        if value == "":
+            raise Unfit("is empty", "write it as the operator gave it to you")
+        return read_text(value)
+
+    return read
+
+
 def _mint(operator: Table) -> Mint | None:
-    given = operator.has("mint")
-    table = operator.table("mint")
-    account = table.read("account", None, opaque(255))
+    table, given = _below(operator, "mint")
+    account = table.read("account", None, _filled(255))
     mint = Mint(
         account=account or "",
         username=table.read("username", None, opaque(255)),
@@ -83,18 +119,17 @@ def _mint(operator: Table) -> Mint | None:
 
 def _wallet(value: Any) -> str | int:
     if type(value) is int:
-        return value
+        return _number(value)
     if type(value) is not str:
         raise Unfit(f"{shown(value)} is neither text nor a whole number", 'write e.g. "main" or 1')
     return opaque(255)(value)
 
 
 def _oauth(operator: Table, allow: tuple[Network, ...]) -> OAuth | None:
-    given = operator.has("oauth")
-    table = operator.table("oauth")
+    table, given = _below(operator, "oauth")
     url = table.read("token_url", None, lambda value: operator_url(value, allow))
-    client_id, secret = table.read("client_id", None, opaque(255)), table.secret("client_secret")
-    scope = table.read("scope", None, opaque(1024))
+    client_id, secret = table.read("client_id", None, _filled(255)), table.secret("client_secret")
+    scope = table.read("scope", None, _filled(1024))
     client_auth = table.choice("client_auth", ClientAuth.BASIC)
     for key, value in (("token_url", url), ("client_id", client_id), ("client_secret", secret)):
         if given and not value and not table.faulty(key):
@@ -111,14 +146,15 @@ def _headers(operator: Table, auths: Collection[Auth]) -> Mapping[str, Secret]:
     """Values are secrets, like `token`: `"X-Api-Key"`, `"X-Api-Key_env"` or `"X-Api-Key_file"`."""
     table = operator.table("headers")
     headers: dict[str, Secret] = {}
-    names = dict.fromkeys(name.removesuffix("_env").removesuffix("_file") for name in table.names())
+    # With both endings taken off, a header of such a name is not known: kept under it, it would be read as another's.
+    names = dict.fromkeys(_FORMS.sub("", name) for name in table.names())
     for name in names:
         try:
             header_name(name)
         except Unfit as unfit:
-            table.fault(name, unfit.fault, unfit.mend)
+            table.fault(_written(table, name), unfit.fault, unfit.mend)
         if name.lower() == "authorization" and set(auths) - {Auth.NONE}:
-            table.fault(name, "is what auth sets", 'keep one of them, or write auth = "none"')
+            table.fault(_written(table, name), "is what auth sets", 'keep one of them, or write auth = "none"')
         value = _fit(table, name, header_value)
         if value is not None:
             headers[name] = value
@@ -129,8 +165,7 @@ def _headers(operator: Table, auths: Collection[Auth]) -> Mapping[str, Secret]:
 
 
 def _signing(operator: Table) -> Signing | None:
-    given = operator.has("signature")
-    table = operator.table("signature")
+    table, given = _below(operator, "signature")
     found = [_fit(table, key, webhook_secret) for key in ("secret", "previous_secret")]
     if given and found[0] is None and not table.faulty("secret"):
         table.fault("secret", "is missing", 'write secret, secret_env or secret_file: "whsec_…"')
@@ -139,8 +174,7 @@ def _signing(operator: Table) -> Signing | None:
 
 
 def _tls(operator: Table) -> Tls | None:
-    given = operator.has("tls")
-    table = operator.table("tls")
+    table, given = _below(operator, "tls")
     tls = Tls(table.secret("ca", private=False), table.secret("certificate", private=False), table.secret("key"))
     table.close()
     if not given:
@@ -150,8 +184,9 @@ def _tls(operator: Table) -> Tls | None:
         if not table.faulty(missing):
             table.fault(missing, "is missing", "write both certificate and key (or …_file), or neither")
         return None
-    try:
-        tls_context(tls)
-    except Unfit as unfit:
-        table.fault("", unfit.fault, unfit.mend)
+    for key, part in (("ca", Tls(tls.ca, None, None)), ("", Tls(None, tls.certificate, tls.key))):
+        try:
+            tls_context(part)
+        except Unfit as unfit:
+            table.fault(_written(table, key), unfit.fault, unfit.mend)
     return tls

@@ -1,7 +1,7 @@
 """One operator's table: read whole, every fault told, nothing left to interpret (wire-contract.md, Per operator)."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,8 @@ from dispatcher.secret import Secret
 from dispatcher.settings import Table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+# Of `success`: what is said of codes without saying where in the answer they stand.
+_CODES = ("coerce_code", "extra_success_codes", "final_codes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ def operator_of(name: str, table: Table, defaults: Defaults) -> Operator:
     if not _NAME.fullmatch(name):
         table.fault("", f"{shown(name)} is no name for an operator", "use letters, digits, _ - and . (64 at most)")
     preset = table.read("preset", PRESETS["notice"], _preset)
-    terms = {kind: _terms(protocol, table, preset, defaults) for kind, protocol in PROTOCOLS.items()}
+    wanted = [protocol for protocol in PROTOCOLS.values() if table.has(protocol.url)] or list(PROTOCOLS.values())
+    terms = {kind: _terms(protocol, table, preset, wanted, defaults) for kind, protocol in PROTOCOLS.items()}
     taken = {kind: own for kind, own in terms.items() if own.url is not None}
     access = read_access(table, {own.auth for own in taken.values()}, defaults.allow)
     connect_timeout, total_timeout = timeouts(table, defaults.connect_timeout, defaults.total_timeout)
@@ -106,11 +109,13 @@ def timeouts(table: Table, connect: int, total: int) -> tuple[int, int]:
     return connect, total
 
 
-def _terms(protocol: Protocol, table: Table, preset: Mapping[str, Any], defaults: Defaults) -> Terms:
+def _terms(
+    protocol: Protocol, table: Table, preset: Mapping[str, Any], wanted: Sequence[Protocol], defaults: Defaults
+) -> Terms:
     """One message type: the protocol's defaults; over them the preset's, the operator's, its own for this type."""
     own = table.table(protocol.name)
     url = table.read(protocol.url, None, lambda value: _url(value, protocol, defaults))
-    layers = (protocol.defaults, preset.get(protocol.name, {}), table.raw, own.raw)
+    layers = (protocol.defaults, preset.get(protocol.name, {}), _general(protocol, table.raw, preset, wanted), own.raw)
     terms = Terms(
         url=url,
         auth=read_auth(own, read_auth(table, Auth(protocol.defaults["auth"]))),
@@ -130,8 +135,43 @@ def _url(value: Any, protocol: Protocol, defaults: Defaults) -> str:
     return url.rstrip("/") + protocol.path if protocol.path else url
 
 
+def _general(
+    protocol: Protocol, raw: Mapping[str, Any], preset: Mapping[str, Any], wanted: Sequence[Protocol]
+) -> Mapping[str, Any]:
+    """What the operator says for all its message types, as far as it is said for this one.
+
+    Nothing is for a type that it does not take; codes are for those types whose answers have a field to read them from.
+    """
+    if protocol not in wanted:
+        return {}
+    success = raw.get("success")
+    reads = [one for one in wanted if _reads_codes(one, raw, preset)]
+    if not isinstance(success, Mapping) or not reads or protocol in reads:
+        return raw
+    return {**raw, "success": {key: value for key, value in success.items() if key not in _CODES}}
+
+
+def _reads_codes(protocol: Protocol, raw: Mapping[str, Any], preset: Mapping[str, Any]) -> bool:
+    own = raw.get(protocol.name)
+    layers = (protocol.defaults, preset.get(protocol.name, {}), raw, own if isinstance(own, Mapping) else {})
+    return any("field" in layer for layer in _layers(layers, "success"))
+
+
+class _Merged(Table):
+    """What an operator's table and the one of a message type say together; each fault is told where its key stands."""
+
+    def __init__(self, raw: Mapping[str, Any], key: str, own: Table, general: Table) -> None:
+        nearest, self._below = (own if key in own.raw else general), (*general.path, key)
+        self._given, self._given_below = (one.raw.get(key, {}) for one in (nearest, general))
+        super().__init__(raw, (*nearest.path, key), own.report)
+
+    def at(self, key: str) -> str:
+        stands_below = key in self._given_below and key not in self._given
+        return Table({}, self._below, self.report).at(key) if stands_below else super().at(key)
+
+
 def _merged(table: Table, own: Table, key: str, layers: Iterable[Mapping[str, Any]]) -> Table:
-    """The table that the layers give together; its faults are told where the nearest one stands."""
+    """The table that the layers give together."""
     table.has(key)
     for one in (own, table):
         if one.has(key) and not isinstance(one.raw[key], Mapping):
@@ -139,7 +179,7 @@ def _merged(table: Table, own: Table, key: str, layers: Iterable[Mapping[str, An
     merged: dict[str, Any] = {}
     for layer in layers:
         merged |= layer
-    return Table(merged, (*(own if key in own.raw else table).path, key), table.report)
+    return _Merged(merged, key, own, table)
 
 
 def _layers(layers: Iterable[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
@@ -148,14 +188,23 @@ def _layers(layers: Iterable[Mapping[str, Any]], key: str) -> list[Mapping[str, 
 
 
 def _schedules(layers: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """As `_layers`; a layer that says one kind of schedule takes the other kind's keys away from those below it."""
+    """As `_layers`; a layer that says one kind of schedule takes the other kind's keys away from those below it.
+
+    `measured_from` alone says no kind: it is for those message types that have delays.
+    """
     found: list[Mapping[str, Any]] = []
     for layer in _layers(layers, "retry"):
-        gone = {"delays", "measured_from"} if {"every", "for"} & layer.keys() else set()
-        gone |= {"every", "for"} if {"delays", "measured_from"} & layer.keys() else set()
-        found = [{key: value for key, value in below.items() if key not in gone} for below in found]
-        found.append(layer)
+        interval, spaced = {"every", "for"} & layer.keys(), "delays" in layer
+        gone = {"delays", "measured_from"} if interval else set()
+        gone |= {"every", "for"} if spaced else set()
+        found = [_less(below, gone) for below in found]
+        below_interval = any("every" in below for below in found)
+        found.append(_less(layer, {"measured_from"}) if below_interval and not interval and not spaced else layer)
     return found
+
+
+def _less(layer: Mapping[str, Any], gone: Collection[str]) -> Mapping[str, Any]:
+    return {key: value for key, value in layer.items() if key not in gone}
 
 
 def _schedule(table: Table) -> Schedule:

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from dispatcher.clock import Clock
 from dispatcher.dispatch.attempt import UNKNOWN, Attempts
-from dispatcher.dispatch.lane import Lane, Turn
+from dispatcher.dispatch.lane import Change, Lane, Turn
 from dispatcher.errors import StoreUnavailable
 from dispatcher.operator import WhenDead
 from dispatcher.policy import Claim, Outcome, Reason, Rule, Verb, Verdict, judge, judge_interrupted
@@ -79,7 +79,8 @@ class Dispatch:
         self._rescue_before: int | None = None
         self._stopping = False
         self._unknown: set[str] = set()
-        self._turns: list[tuple[str, Turn]] = []
+        # What the breakers did and the database does not have yet, in order.
+        self._changes: list[Change] = []
 
     def look(self) -> None:
         """Something may be due: look at the store soon."""
@@ -88,7 +89,7 @@ class Dispatch:
 
     def let_go(self, name: str) -> None:
         """The operator is held, and has no breaker any more."""
-        self._turns.append((name, Turn.RELEASE))
+        self._changes.append(Change(name, Turn.RELEASE, self._clock.now()))
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what is in flight has ended and is settled."""
@@ -111,11 +112,14 @@ class Dispatch:
         if self._rescue_before is not None:
             before, self._rescue_before = self._rescue_before, None
             await self.rescue(before)
-        while self._turns:
-            await self._record(*self._turns.pop(0))
+        while self._changes:
+            await self._record(self._changes.pop(0))
         if self._look and not self._stopping:
             self._look = False
             await self._survey()
+            if self._changes:
+                # They are written first, and known when the next claims are made.
+                return True
         done, self._done = self._done, []
         wanted = [] if self._stopping else self._wanted()
         if done or wanted:
@@ -158,17 +162,21 @@ class Dispatch:
                 self._tell_unknown(name)
             elif due_at <= now:
                 lane.hungry = True
-                if lane.held and now < lane.probe_at:
+                if lane.rests(now):
                     self._arm(lane.probe_at)
             else:
                 self._arm(due_at)
 
-    async def _record(self, name: str, turn: Turn) -> None:
+    async def _record(self, change: Change) -> None:
         """The breaker held an operator or let it go: the database has it too, for everybody and for our next start."""
-        now = self._clock.now()
-        change = operators.stop if turn is Turn.HOLD else operators.start
-        await self.store(change, self._database, name, "held_at", (turn.value, "breaker", None), now)
-        self._log.warning("operator_held" if turn is Turn.HOLD else "operator_released", operator=name)
+        name, turn, at = change
+        write = operators.stop if turn is Turn.HOLD else operators.start
+        changed = await self.store(write, self._database, name, "held_at", (turn.value, "breaker", None), at)
+        lane = self.lanes.get(name)
+        if lane is not None:
+            lane.wrote(change)
+        if changed:
+            self._log.warning("operator_held" if turn is Turn.HOLD else "operator_released", operator=name)
         self._look = True
 
     def _tell_unknown(self, name: str) -> None:
@@ -256,9 +264,11 @@ class Dispatch:
             verdict = judge(claim, outcome, terms.schedule, Rule(), lane.closed(outcome.ended_at))
         if outcome.ours or outcome.http_status is not None:
             self.own_fault = outcome.detail if outcome.ours else None
-        turn = lane.note(verdict, outcome.ended_at)
-        if turn is not None:
-            self._turns.append((claim.operator, turn))
+        change = lane.note(verdict, outcome.ended_at)
+        if change is not None:
+            self._changes.append(change)
+        if lane.rests(outcome.ended_at):
+            self._arm(lane.probe_at)
         lane.in_flight -= 1
         self.in_flight -= 1
         self._done.append(Settlement(claim, outcome, verdict, _blocks(lane)))

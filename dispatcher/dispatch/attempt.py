@@ -1,7 +1,8 @@
 """One attempt: the frozen event becomes one request, proves itself as the operator wants it, and is posted."""
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from dispatcher.clock import Clock
@@ -9,12 +10,12 @@ from dispatcher.dispatch.lane import Lane
 from dispatcher.errors import Unfit
 from dispatcher.events import whose_token
 from dispatcher.operator import Auth, Terms
-from dispatcher.policy import Claim, Delays, Outcome, Reason, Rule
+from dispatcher.policy import Claim, Delays, Outcome, Reason, Rule, read_answer
 from dispatcher.protocols import PROTOCOLS
-from dispatcher.protocols.credentials import minted_token, signature_headers
+from dispatcher.protocols.credentials import message_id, minted_token, signature_headers
 from dispatcher.seal.vault import VaultError
 from dispatcher.secret import Secret
-from dispatcher.wire import Grant, NoToken, Wire, build_request, json_headers
+from dispatcher.wire import Grant, NoToken, Transport, Wire, build_request, json_headers
 
 Unlock = Callable[[str, str], bytes]
 
@@ -22,15 +23,25 @@ Unlock = Callable[[str, str], bytes]
 UNKNOWN = Terms(None, Auth.NONE, Delays(), Rule())
 # A shorter secret is no secret, and to cut it out of an answer would garble that.
 _SHORTEST_SECRET = 6
+_HIDDEN = b"[token]"
+# The ways in which JSON writes a visible ASCII character other than as itself.
+_ESCAPED = re.compile(rb'\\u00([2-7][0-9A-Fa-f])|\\(["\\/])')
 
 
 class _Letter(NamedTuple):
-    """What this attempt sends, but for a token that must be fetched first."""
+    """What this attempt sends and how, but for a token that must be fetched first; no reload changes it any more.
+
+    `secrets` go with it, beside the token; `rule` is what its answer is read by.
+    """
 
     url: str
     body: bytes
     bearer: Secret | None
     more: Sequence[tuple[str, str]]
+    secrets: Iterable[Secret]
+    rule: Rule
+    transport: Transport
+    deadline: int
 
 
 class Attempts:
@@ -54,9 +65,9 @@ class Attempts:
             return Outcome(now, now, 0, reason=Reason.CONFIG, detail=told, ours=True)
         key_version = lane.key_version
         if lane.grant is not None and lane.operator.terms[claim.type].auth is Auth.OAUTH2:
-            outcome = await self._granted(lane, lane.grant, letter, now)
+            outcome = await self._granted(lane.grant, letter, now)
         else:
-            outcome = await self._post(lane, letter, lane.operator.total_timeout)
+            outcome = await self._post(letter, letter.deadline)
         return outcome._replace(key_version=key_version)
 
     def _write(self, lane: Lane, claim: Claim, now: int) -> _Letter:
@@ -72,9 +83,9 @@ class Attempts:
         bearer = self._bearer(lane, terms, claim, seal, now)
         more = [(name, value.reveal()) for name, value in operator.headers.items()]
         if operator.signing is not None:
-            # The same for every attempt of a delivery, so that the operator can tell them apart from another one.
-            more += signature_headers(operator.signing, f"dlv_{claim.id}", body, now)
-        return _Letter(terms.url, body, bearer, more)
+            more += signature_headers(operator.signing, message_id(claim), body, now)
+        secrets, deadline = operator.headers.values(), operator.total_timeout
+        return _Letter(terms.url, body, bearer, more, secrets, terms.rule, lane.transport, deadline)
 
     def _bearer(self, lane: Lane, terms: Terms, claim: Claim, seal: Callable[[bytes], str], now: int) -> Secret | None:
         """The token of this attempt, by the settings in force now. Raises Unfit where the event brought none."""
@@ -90,41 +101,71 @@ class Attempts:
                 return Secret(self._unlock(claim.bearer, whose_token(claim)).decode())
         return None
 
-    async def _post(self, lane: Lane, letter: _Letter, deadline: int) -> Outcome:
+    async def _post(self, letter: _Letter, deadline: int) -> Outcome:
         headers = json_headers(letter.bearer, letter.more)
-        outcome = await self._wire.post(lane.transport, build_request(letter.url, headers, letter.body), deadline)
-        return outcome._replace(body=_without([*lane.operator.headers.values(), letter.bearer], outcome.body))
+        request = build_request(letter.url, headers, letter.body)
+        outcome = await self._wire.post(letter.transport, request, deadline)
+        return _hide([letter.bearer, *letter.secrets], outcome, letter.rule) if outcome.body else outcome
 
-    async def _granted(self, lane: Lane, grant: Grant, letter: _Letter, now: int) -> Outcome:
+    async def _granted(self, grant: Grant, letter: _Letter, now: int) -> Outcome:
         """With a token from the operator's token endpoint; after a 401 once more with a fresh one.
 
         All of it within one attempt's deadline. Without a token the order was not sent: that is never ambiguous.
         """
         started, refused = time.perf_counter_ns(), None
         while True:
-            spent = (time.perf_counter_ns() - started) // 1_000
             try:
-                token = await grant.token(lane.operator.total_timeout - spent)
+                token = await grant.token(letter.deadline - _since(started))
+                left = letter.deadline - _since(started)
+                if left <= 0:
+                    raise NoToken(Reason.WRITE_ERROR, "no time was left to send the order")
             except NoToken as error:
-                ended = self._clock.now()
-                return refused or Outcome(now, ended, spent, reason=error.reason, detail=error.detail, ours=error.ours)
-            spent = (time.perf_counter_ns() - started) // 1_000
-            outcome = await self._post(lane, letter._replace(bearer=token), lane.operator.total_timeout - spent)
-            outcome = outcome._replace(started_at=now, duration=spent + (outcome.duration or 0))
+                failed = refused or Outcome(now, now, 0, reason=error.reason, detail=error.detail, ours=error.ours)
+                return failed._replace(ended_at=self._clock.now(), duration=_since(started))
+            outcome = await self._post(letter._replace(bearer=token), left)
+            outcome = outcome._replace(started_at=now, duration=_since(started))
             if outcome.http_status != 401 or refused is not None:
                 return outcome
             grant.forget(token)
             refused = outcome
 
 
+def _since(started: int) -> int:
+    """µs."""
+    return (time.perf_counter_ns() - started) // 1_000
+
+
 def _no_key(_plaintext: bytes) -> str:
     raise Unfit("the operator has no key to encrypt with", "give it its crypto settings")
 
 
-def _without(secrets: Sequence[Secret | None], body: bytes) -> bytes:
-    """An answer that repeats our token or header must not carry it into the log."""
+def _hide(secrets: Iterable[Secret | None], outcome: Outcome, rule: Rule) -> Outcome:
+    """An answer that repeats our token or a header must not carry it into the log.
+
+    But the verdict comes first: where a header's value is also what the rule reads (a code, an amount), it stays.
+    """
     for secret in secrets:
         text = b"" if secret is None else secret.reveal().encode()
-        if len(text) >= _SHORTEST_SECRET:
-            body = body.replace(text, b"[token]")
+        body = _without(text, outcome.body) if len(text) >= _SHORTEST_SECRET else outcome.body
+        if body != outcome.body:
+            hidden = outcome._replace(body=body)
+            outcome = hidden if _verdict(hidden, rule) == _verdict(outcome, rule) else outcome
+    return outcome
+
+
+def _without(text: bytes, body: bytes) -> bytes:
+    """The body without this text, be it as it was sent or as JSON may write it."""
+    body = body.replace(text, _HIDDEN)
+    if b"\\" in body and text in _ESCAPED.sub(_unescaped, body):
+        spellings = [rb"(?:%s|\\?%s)" % (rb"\\u(?i:%04x)" % one, re.escape(bytes([one]))) for one in text]
+        body = re.sub(b"".join(spellings), _HIDDEN, body)
     return body
+
+
+def _unescaped(escaped: re.Match[bytes]) -> bytes:
+    return escaped[2] or bytes([int(escaped[1], 16)])
+
+
+def _verdict(outcome: Outcome, rule: Rule) -> tuple[Reason | None, bool]:
+    answer = read_answer(outcome, rule)
+    return answer.failure, answer.code in rule.final

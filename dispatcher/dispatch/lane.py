@@ -1,7 +1,8 @@
 """One operator's share of the corridor: how much is under way, and whether anything may be sent to it now."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from dispatcher.operator import Operator
 from dispatcher.policy import Verb, Verdict
@@ -17,12 +18,21 @@ class Turn(StrEnum):
     RELEASE = "release"
 
 
+class Change(NamedTuple):
+    """An operator is held or released as of `at` (µs), whenever that comes to be written."""
+
+    operator: str
+    turn: Turn
+    at: int
+
+
 @dataclass(slots=True)
 class Lane:
     """`seal` is None where nothing is encrypted, `grant` where no OAuth2 token is fetched.
 
     `hungry`: there may be something due that is not claimed yet. `closed_since` and `closed_total` (µs): since when it
-    is paused or held, and for how long it was before. `failures`: attempts that failed in a row.
+    is paused or held, and for how long it was before. `failures`: attempts that failed in a row. `unwritten`: what the
+    database does not have yet; it stands all the same.
     """
 
     operator: Operator
@@ -38,14 +48,20 @@ class Lane:
     failures: int = 0
     closed_since: int | None = None
     closed_total: int = 0
+    unwritten: list[Change] = field(default_factory=list)
 
     def places(self, now: int) -> int:
         """How many more may be sent now; while it is held one at a time, to see whether it is back."""
         if self.paused:
             return 0
         if self.held:
-            return 1 if self.in_flight == 0 and now >= self.probe_at else 0
+            return 1 if self.in_flight == 0 and not self.rests(now) else 0
         return max(0, self.operator.concurrency - self.in_flight)
+
+    def rests(self, now: int) -> bool:
+        """True while it is held and the next probe is not due; a clock that was set back makes nobody wait longer."""
+        breaker = self.operator.breaker
+        return self.held and breaker is not None and 0 < self.probe_at - now <= breaker.probe
 
     def closed(self, now: int) -> int:
         """For how long it was paused or held up to now (µs), in all."""
@@ -58,31 +74,46 @@ class Lane:
 
     def stand(self, standing: Standing) -> bool:
         """As the database has it: paused or held by whomever. True where it is held and has no breaker any more."""
-        held = standing.held_at is not None
-        if self.held and not held:
-            self.failures = 0
-        self.paused, self.held = standing.paused_at is not None, held and self.operator.breaker is not None
+        was_held, self.held = self.held, standing.held_at is not None
+        self.paused = standing.paused_at is not None
         self.closed_since, self.closed_total = standing.closed_since, standing.closed_total
-        return held and not self.held
+        for change in self.unwritten:
+            self._turn(change)
+        orphaned = self.held and self.operator.breaker is None
+        self.held = self.held and not orphaned
+        if was_held and not self.held:
+            self.failures = 0
+        return orphaned
 
-    def note(self, verdict: Verdict, now: int) -> Turn | None:
-        """Counts what came of an attempt; tells when the operator is to be held, or to be released."""
+    def note(self, verdict: Verdict, now: int) -> Change | None:
+        """Counts what came of an attempt; tells when the operator is held by it, or released."""
         breaker = self.operator.breaker
+        if breaker is not None and verdict.verb is not Verb.DELIVER:
+            self.probe_at = now + breaker.probe
         if verdict.verb is Verb.PUT_OFF:
             return None
         if verdict.verb is Verb.DELIVER:
             self.failures = 0
-            if self.held:
-                self.held = False
-                return Turn.RELEASE
-            return None
+            return self._changed(Turn.RELEASE, now) if self.held else None
         self.failures += 1
-        if breaker is None:
+        if breaker is None or self.held or self.failures < breaker.failures:
             return None
-        self.probe_at = now + breaker.probe
-        if self.held or self.failures < breaker.failures:
-            return None
-        self.held = True
-        if self.closed_since is None:
-            self.closed_since = now
-        return Turn.HOLD
+        return self._changed(Turn.HOLD, now)
+
+    def wrote(self, change: Change) -> None:
+        """The database has it now."""
+        self.unwritten = [one for one in self.unwritten if one is not change]
+
+    def _changed(self, turn: Turn, now: int) -> Change:
+        change = Change(self.operator.name, turn, now)
+        self._turn(change)
+        self.unwritten.append(change)
+        return change
+
+    def _turn(self, change: Change) -> None:
+        """As `store.operators` does it in the database."""
+        self.held = change.turn is Turn.HOLD
+        if self.held:
+            self.closed_since = change.at if self.closed_since is None else min(self.closed_since, change.at)
+        elif not self.paused:
+            self.closed_total, self.closed_since = self.closed(change.at), None

@@ -4,6 +4,7 @@ Sources: wire-contract.md, Per operator; Standard Webhooks 1.0, Verifying webhoo
 """
 
 import base64
+import hashlib
 import hmac
 import json
 import re
@@ -13,6 +14,7 @@ from functools import lru_cache
 from dispatcher.clock import MILLISECOND, SECOND
 from dispatcher.errors import Unfit
 from dispatcher.operator import Mint, Signing, TimeUnit
+from dispatcher.policy import Claim
 from dispatcher.readers import webhook_key
 from dispatcher.secret import Secret
 
@@ -35,6 +37,16 @@ def minted_token(mint: Mint, uid: str, now: int, seal: Callable[[bytes], str]) -
             "the minted token has characters that no header can carry", "set output to base64, base64url or hex"
         )
     return Secret(token)
+
+
+def message_id(claim: Claim) -> str:
+    """What an operator may know a message again by: its own for each delivery, the same for every attempt of it.
+
+    Made from what the delivery is, not from its number: a database that was set up anew counts from 1 again, and an
+    operator that keeps the ids it has booked would take its orders for old ones.
+    """
+    whose = "\x1f".join((claim.operator, claim.type, claim.key))
+    return f"dlv_{hashlib.blake2b(whose.encode(), digest_size=16).hexdigest()}"
 
 
 def signature_headers(signing: Signing, message_id: str, body: bytes, now: int) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Outcome, Status, Verb, Verdict, move
 from dispatcher.store.engine import Database
-from dispatcher.store.line import advance, insert_in_line
+from dispatcher.store.line import Line, advance, insert_in_line
 from dispatcher.store.operators import latest_revision
 from dispatcher.store.schema import deliveries
 
@@ -56,10 +56,14 @@ class Stranded(NamedTuple):
 
 
 class Turned(NamedTuple):
-    """What one turn did: the deliveries now in our hands, and the settlements that came too late to decide."""
+    """What one turn did: the deliveries now in our hands, and the settlements that came too late to decide.
+
+    `freed`: the operators for which somebody has come to the head of a line; that one may be among the claimed.
+    """
 
     claimed: list[Claim]
     late: list[Settlement]
+    freed: Collection[str] = ()
 
 
 class Survey(NamedTuple):
@@ -226,7 +230,13 @@ def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, in
     """
     with database.writing() as connection:
         late = _settle(connection, done, now) if done else []
-        return Turned(_claim(connection, wanted, now), late)
+        freed = advance(connection, _left(done))
+        return Turned(_claim(connection, wanted, now), late, freed)
+
+
+def _left(done: Sequence[Settlement]) -> set[Line]:
+    """The lines that may go on."""
+    return {(one.claim.operator, one.claim.sequence) for one in done if one.claim.sequence is not None and one.ends}
 
 
 def _claim(connection: Connection, wanted: Mapping[str, int], now: int) -> list[Claim]:
@@ -264,7 +274,6 @@ def _settle(connection: Connection, done: Sequence[Settlement], now: int) -> lis
     rows = {"rows": _json([_settled(settlement, now) for settlement in done])}
     connection.execute(_RECORD, rows)
     moved = connection.execute(_MOVE, rows).rowcount
-    advance(connection, [one.claim.id for one in done if one.ends and one.claim.sequence is not None])
     if moved == len(done):
         return []
     ids = _json([settlement.claim.id for settlement in done])

@@ -22,7 +22,7 @@ from dispatcher.clock import iso
 from dispatcher.errors import Refused
 from dispatcher.policy import MOVES, Status, Verb
 from dispatcher.store.engine import Database
-from dispatcher.store.line import advance, behind_another
+from dispatcher.store.line import advance, behind_another, lines_of
 from dispatcher.store.schema import actions, attempts, deliveries
 
 PAGE = 1_000
@@ -217,7 +217,7 @@ def _change(
                 one_by_one = update(deliveries).where(_d.id == bindparam("its_id")).values(**values)
                 connection.execute(one_by_one, [{"its_id": id_} for id_ in ids])
                 if verb is Verb.RESOLVE:
-                    advance(connection, ids)
+                    advance(connection, lines_of(connection, ids))
                 entry = {"at": now, "verb": verb, "actor": actor, "note": note}
                 connection.execute(insert(actions), [{**entry, "delivery_id": id_} for id_ in ids])
         change.taken.extend(sorted_out.taken)

@@ -4,15 +4,18 @@ A delivery joins the line when it is accepted and leaves it when it is finished;
 So what waits behind a failing one is in no index of due work, and costs nothing, however much it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 import orjson
-from sqlalchemy import Boolean, ColumnElement, Connection, bindparam, exists, literal_column, text
+from sqlalchemy import Boolean, ColumnElement, Connection, bindparam, exists, literal_column, select, text
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from dispatcher.store.schema import deliveries
+
+# An operator, and what those in the line share.
+Line = tuple[str, str]
 
 _BOUND = ("operator", "type", "key", "uid", "body", "digest", "bearer", "sequence", "status", "accepted_at", "due_at")
 
@@ -33,10 +36,11 @@ _ADVANCE = text(
     WHERE id IN (
         SELECT (
             SELECT min(n.id) FROM deliveries n
-            WHERE n.operator = d.operator AND n.sequence = d.sequence AND n.in_line = 1 AND n.parked = 1
+            WHERE n.operator = r.value->>0 AND n.sequence = r.value->>1 AND n.in_line = 1 AND n.parked = 1
         )
-        FROM json_each(:left) r JOIN deliveries d ON d.id = r.value
+        FROM json_each(:left) r
     ) AND NOT {_IN_THE_WAY}
+    RETURNING operator
     """
 )
 
@@ -52,10 +56,18 @@ def insert_in_line() -> Insert:
     return sqlite_insert(deliveries).values(values).on_conflict_do_nothing()
 
 
-def advance(connection: Connection, left: Sequence[int]) -> None:
-    """After the deliveries with these ids have left their lines, or died in them: whoever is next is due."""
-    if left:
-        connection.execute(_ADVANCE, {"left": orjson.dumps(list(left)).decode()})
+def advance(connection: Connection, left: Collection[Line]) -> set[str]:
+    """After somebody has left these lines, or died in them: whoever is next is due; the operators that have such."""
+    if not left:
+        return set()
+    return {row[0] for row in connection.execute(_ADVANCE, {"left": orjson.dumps(list(left)).decode()})}
+
+
+def lines_of(connection: Connection, ids: Collection[int]) -> list[Line]:
+    """The lines in which the deliveries with these ids stand, or stood."""
+    d = deliveries.c
+    found = connection.execute(select(d.operator, d.sequence).where(d.id.in_(ids), d.sequence.is_not(None)))
+    return [(operator, sequence) for operator, sequence in found]
 
 
 def behind_another() -> ColumnElement[bool]:

@@ -103,8 +103,9 @@ def _note(connection: Connection, entries: Sequence[tuple[str, str]], actor: str
 
 
 def stop(database: Database, name: str, column: str, by: tuple[str, str, str | None], now: int) -> bool:
-    """Closes an operator: `column` is `paused_at` or `held_at`. False where it was so already."""
-    values = {column: now, "closed_since": func.coalesce(_o.closed_since, now)}
+    """Closes an operator as of `now`: `column` is `paused_at` or `held_at`. False where it was so already."""
+    # A hold that began before a pause may be written after it.
+    values = {column: now, "closed_since": func.min(func.coalesce(_o.closed_since, now), now)}
     return _turn(database, name, _o[column].is_(None), values, by, now)
 
 

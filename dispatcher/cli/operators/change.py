@@ -1,0 +1,186 @@
+"""`dispatcher operators set`, `apply`, `pause` and `resume`."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dispatcher.cli.common import actor, config_option, guarded, json_option, opened, print_json, read_configuration
+from dispatcher.cli.operators.desk import Desk, open_desk
+from dispatcher.cli.operators.values import asked, assignments, changed
+from dispatcher.clock import WallClock
+from dispatcher.config import Config, Draft, draft_operator
+from dispatcher.errors import ConfigError, Refused
+from dispatcher.roster import FILE, document_of, lease_fault, open_vault, provision, put
+from dispatcher.seal.vault import VaultError
+from dispatcher.store import operators as store
+from dispatcher.store.engine import Bell
+
+_STOPS = ("paused_at", "held_at")
+
+
+@click.command(name="set")
+@click.argument("name")
+@click.argument("settings", nargs=-1, metavar="SETTING=VALUE...")
+@click.option("--unset", "unset", metavar="SETTING", multiple=True, help="Take a setting away; can be repeated.")
+@click.option(
+    "--secret", "secrets", metavar="SETTING", multiple=True, help="Ask for it hidden, or read a line of standard input."
+)
+@click.option("--dry-run", is_flag=True, help="Say what is wrong with it, and change nothing.")
+@config_option
+@json_option
+@guarded
+def set_(
+    name: str,
+    settings: tuple[str, ...],
+    unset: tuple[str, ...],
+    secrets: tuple[str, ...],
+    dry_run: bool,
+    config_path: Path,
+    as_json: bool,
+) -> None:
+    """Make an operator, or change its settings; a running daemon takes it up at once.
+
+    SETTING is a key of [operators.NAME], like concurrency or crypto.cipher; VALUE is written as in TOML, quotes may be
+    left out. Secrets come by --secret crypto.key, or crypto.key_file=PATH, or crypto.key_env=NAME: never as a VALUE,
+    which would stand in the shell's history.
+    """
+    config = read_configuration(config_path)
+    given = assignments(settings, config.defaults)
+    before, version = _stored(config, name)
+    given += asked(secrets, config.defaults)
+    raw: dict[str, Any] = json.loads(before)
+    changed(raw, given, unset)
+    draft = draft_operator(name, raw, config.defaults, Path.cwd())
+    fault = lease_fault(draft.operator, config)
+    if fault:
+        raise ConfigError([fault])
+    for warning in draft.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    differs = draft.document.reveal() != before
+    if differs and not dry_run:
+        version = _write(config, draft)
+    if as_json:
+        print_json({"name": name, "changed": differs, "dry_run": dry_run, "key_version": version})
+    else:
+        click.echo(f"{name}: {_outcome(differs, dry_run, version)}")
+
+
+def _outcome(differs: bool, dry_run: bool, version: int | None) -> str:
+    if dry_run:
+        return "fit; nothing was changed"
+    told = "set" if differs else "nothing to change"
+    return told if version is None else f"{told}, key version {version}"
+
+
+def _stored(config: Config, name: str) -> tuple[str, int | None]:
+    """An operator's settings as they stand, `{}` for one that is new; nothing is made for it. Raises Refused."""
+    if name in config.documents:
+        told = f"change it there, then: dispatcher operators apply -c {config.path}"
+        raise Refused(f"{name} is declared by {config.path.name}: {told}")
+    if not config.database.exists() or not config.database.stat().st_size:
+        return "{}", None
+    database = opened(config)
+    standing = next((row for row in store.standings(database) if row.name == name and row.settings), None)
+    if standing is None:
+        return "{}", None
+    if standing.origin == FILE:
+        told = f"take it out of force first: dispatcher operators apply -c {config.path}"
+        raise Refused(f"{name} was declared by a file, and {config.path.name} does not declare it any more; {told}")
+    try:
+        return document_of(standing, open_vault(config, database)), standing.key_version
+    except VaultError as error:
+        click.echo(f"Warning: {name}: the stored settings are lost ({error}); all of them must be given", err=True)
+        return "{}", standing.key_version
+
+
+def _write(config: Config, draft: Draft) -> int | None:
+    """The version of its key, where it has one."""
+    database = opened(config, create=True)
+    put(database, open_vault(config, database), draft, WallClock().now(), actor=actor())
+    Bell(config.database).ring()
+    return next(row.key_version for row in store.standings(database) if row.name == draft.operator.name)
+
+
+@click.command(name="apply")
+@config_option
+@json_option
+@guarded
+def apply(config_path: Path, as_json: bool) -> None:
+    """Bring what the file declares into force, as a reload of the daemon does; it takes it up at once.
+
+    What the file no longer declares is taken out of force, and its deliveries wait; operators made by `set` stay.
+    """
+    config = read_configuration(config_path)
+    database = opened(config, create=True)
+    written = provision(database, open_vault(config, database), config, WallClock().now(), actor=actor())
+    Bell(config.database).ring()
+    declared = [name for name in written if name in config.documents]
+    gone = [name for name in written if name not in config.documents]
+    if as_json:
+        print_json({"changed": declared, "out_of_force": gone})
+    else:
+        told = [
+            f"{word}: {', '.join(names)}" for word, names in (("changed", declared), ("out of force", gone)) if names
+        ]
+        click.echo("\n".join(told) or "nothing to change")
+
+
+def _stopping(command: Callable[..., None]) -> Callable[..., None]:
+    """What `pause` and `resume` share."""
+    for option in (
+        guarded,
+        json_option,
+        config_option,
+        click.option("--note", help="Why, for the record."),
+        click.argument("names", nargs=-1, required=True, metavar="NAME..."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(name="pause")
+@_stopping
+def pause(names: tuple[str, ...], note: str | None, config_path: Path, as_json: bool) -> None:
+    """Send nothing until it is resumed. Nothing is dropped, and no attempt and no retry window is used up."""
+
+    def one(desk: Desk, name: str, now: int) -> bool:
+        return store.stop(desk.database, name, "paused_at", ("pause", actor(), note), now)
+
+    _each(config_path, names, one, as_json, ("paused", "is paused already"))
+
+
+@click.command(name="resume")
+@_stopping
+def resume(names: tuple[str, ...], note: str | None, config_path: Path, as_json: bool) -> None:
+    """Send again, whether a person paused it or the breaker holds it; what waited goes out at the operator's pace."""
+
+    def one(desk: Desk, name: str, now: int) -> bool:
+        by = ("resume", actor(), note)
+        # Both stops, also where the first one was there.
+        return sum(store.start(desk.database, name, column, by, now) for column in _STOPS) > 0
+
+    _each(config_path, names, one, as_json, ("resumed", "is neither paused nor held"))
+
+
+def _each(
+    config_path: Path,
+    names: Sequence[str],
+    work: Callable[[Desk, str, int], bool],
+    as_json: bool,
+    words: tuple[str, str],
+) -> None:
+    """All names are known before anything is changed. `words`: what is told of those it changed, and of the others."""
+    desk = open_desk(config_path)
+    known = dict.fromkeys(map(desk.known, names))
+    done = {name: work(desk, name, WallClock().now()) for name in known}
+    desk.ring()
+    did, did_not = words
+    if as_json:
+        told = {word: [name for name in done if done[name] is yes] for word, yes in ((did, True), ("unchanged", False))}
+        print_json(told)
+    else:
+        for name, yes in done.items():
+            click.echo(f"{name}: {did if yes else did_not}")

@@ -1,0 +1,46 @@
+"""What the commands about operators work with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from dispatcher.cli.common import actor, opened, read_configuration
+from dispatcher.clock import WallClock
+from dispatcher.config import Config
+from dispatcher.errors import Refused
+from dispatcher.roster import Roster, load, open_vault, provision
+from dispatcher.seal.vault import Vault
+from dispatcher.store import operators as store
+from dispatcher.store.engine import Bell, Database
+from dispatcher.store.operators import Standing
+
+
+class Desk(NamedTuple):
+    """The operators in force, and what they stand in. `standings` has those that can't be used, too."""
+
+    config: Config
+    database: Database
+    vault: Vault
+    roster: Roster
+    standings: Mapping[str, Standing]
+
+    def known(self, name: str) -> str:
+        """The name. Raises Refused where no such operator is in force."""
+        if name not in self.standings:
+            there = ", ".join(self.standings) or "none yet"
+            raise Refused(f"there is no operator {name} in force (there are: {there})")
+        return name
+
+    def ring(self) -> None:
+        Bell(self.config.database).ring()
+
+
+def open_desk(config_path: Path) -> Desk:
+    """The operators in force; those that the file declares and the database has never seen are written first."""
+    config = read_configuration(config_path)
+    database = opened(config, create=True)
+    vault = open_vault(config, database)
+    provision(database, vault, config, WallClock().now(), actor=actor(), only_new=True)
+    roster = load(database, vault, config)
+    standings = {row.name: row for row in store.standings(database) if row.name in {*roster.members, *roster.faults}}
+    return Desk(config, database, vault, roster, standings)

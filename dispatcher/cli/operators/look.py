@@ -1,0 +1,146 @@
+"""`dispatcher operators list`, `show` and `check`."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dispatcher.cli.common import (
+    clock_time,
+    config_option,
+    guarded,
+    json_option,
+    lang_option,
+    print_json,
+    print_table,
+    printable,
+)
+from dispatcher.cli.operators.desk import Desk, open_desk
+from dispatcher.clock import iso
+from dispatcher.errors import Refused
+from dispatcher.lang import Words, words
+from dispatcher.store import operators as store
+from dispatcher.store.ledger import operators_waiting
+from dispatcher.store.operators import Standing
+
+_COLUMNS = ("name", "state", "origin", "types", "concurrency", "key_version", "waiting", "updated_at")
+_DONE = ("at", "verb", "actor", "note")
+
+
+@click.command(name="list")
+@config_option
+@json_option
+@lang_option
+@guarded
+def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
+    """Every operator in force, whether it is paused or held, and how much waits for it."""
+    desk = open_desk(config_path)
+    waiting = operators_waiting(desk.database)
+    rows = [_row(desk, name, waiting.get(name, 0)) for name in desk.standings]
+    fit = [row for row in rows if row["fault"] is None]
+    if as_json:
+        for row in rows:
+            print_json(row)
+    elif fit:
+        print_table(_COLUMNS, [_cells(row, words(lang)) for row in fit], words(lang))
+    else:
+        click.echo(words(lang)["nothing"])
+    for name, fault in desk.roster.faults.items():
+        click.echo(f"{name} can't be used: {fault}", err=True)
+    sys.exit(1 if desk.roster.faults else 0)
+
+
+def _row(desk: Desk, name: str, waiting: int) -> dict[str, Any]:
+    """One line of the list; of one that can't be used it says why, and not what it would take."""
+    standing = desk.standings[name]
+    member = desk.roster.members.get(name)
+    terms = member.operator.terms if member else {}
+    return {
+        "name": name,
+        "state": _state(standing) if member else "unfit",
+        "origin": standing.origin,
+        "types": [kind for kind, own in terms.items() if own.url is not None],
+        "concurrency": member.operator.concurrency if member else None,
+        "key_version": standing.key_version,
+        "waiting": waiting,
+        "updated_at": iso(standing.updated_at),
+        "paused_at": iso(standing.paused_at),
+        "held_at": iso(standing.held_at),
+        "fault": desk.roster.faults.get(name),
+    }
+
+
+def _state(standing: Standing) -> str:
+    if standing.paused_at is not None:
+        return "paused"
+    return "held" if standing.held_at is not None else "open"
+
+
+def _cells(row: Mapping[str, Any], said: Words) -> list[object]:
+    shown = {**row, "state": said[row["state"]], "types": ", ".join(row["types"])}
+    return [shown[name] for name in _COLUMNS]
+
+
+@click.command(name="show")
+@click.argument("name")
+@config_option
+@json_option
+@lang_option
+@guarded
+def show(name: str, config_path: Path, as_json: bool, lang: str | None) -> None:
+    """One operator: its settings as they are in force, its keys, and who changed it when. Every secret is …"""
+    desk = open_desk(config_path)
+    desk.known(name)
+    if name in desk.roster.faults:
+        raise Refused(f"{name} can't be used: {desk.roster.faults[name]}")
+    settings = desk.roster.members[name].settings()
+    row = _row(desk, name, operators_waiting(desk.database).get(name, 0))
+    keys, done = store.key_history(desk.database, name), store.done_to(desk.database, name)
+    if as_json:
+        told = [_as_json(one, "since") for one in keys]
+        by_hand = [_as_json(one, "at") for one in done]
+        print_json({**row, "settings": settings, "keys": told, "actions": by_hand})
+        return
+    said = words(lang)
+    print_table(_COLUMNS, [_cells(row, said)], said)
+    for line in json.dumps(settings, indent=2, ensure_ascii=False).splitlines():
+        click.echo(printable(line))
+    click.echo()
+    if keys:
+        table = [[one["version"], one["fingerprint"], clock_time(one["since"])] for one in keys]
+        print_table(("key_version", "fingerprint", "since"), table, said)
+    print_table(_DONE, [[clock_time(one["at"]), *(one[part] for part in _DONE[1:])] for one in done], said)
+
+
+def _as_json(row: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """A row of the store with its time written out; its names as plain text, which the store's own are not."""
+    return {str(name): iso(value) if name == at else value for name, value in row.items()}
+
+
+@click.command(name="check")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@config_option
+@json_option
+@guarded
+def check(names: tuple[str, ...], config_path: Path, as_json: bool) -> None:
+    """Whether each operator's settings are fit and its servers can be reached; nothing is sent."""
+    from dispatcher.cli.check import reach_all
+
+    desk = open_desk(config_path)
+    chosen = [desk.known(name) for name in dict.fromkeys(names)] if names else list(desk.standings)
+    faults = {name: desk.roster.faults[name] for name in chosen if name in desk.roster.faults}
+    operators = [desk.roster.members[name].operator for name in chosen if name not in faults]
+    unreached = asyncio.run(reach_all(operators, desk.config.allow))
+    if as_json:
+        print_json({"ok": not (faults or unreached), "faults": faults, "unreached": [str(one) for one in unreached]})
+    else:
+        for name, fault in faults.items():
+            click.echo(f"{name} can't be used: {fault}")
+        for one in unreached:
+            click.echo(str(one))
+        click.echo("ok" if not (faults or unreached) else f"{len(faults) + len(unreached)} fault(s)")
+    sys.exit(1 if faults or unreached else 0)
