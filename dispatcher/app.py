@@ -15,6 +15,7 @@ from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
 from dispatcher.store.engine import Bell, Database, WorkerLock, open_database
+from dispatcher.store.line import let_dead_leave
 from dispatcher.telemetry import Log
 from dispatcher.tls import tls_context
 from dispatcher.web import application, bind, serving
@@ -64,15 +65,23 @@ class Daemon:
 
     def _provision(self, config: Config) -> None:
         changed = provision(self.database, self._vault, config, self.clock.now(), actor="file")
+        declared = [name for name in changed if name in config.documents]
         if changed:
-            self.log.info("operators_declared", operators=changed)
+            gone = [name for name in changed if name not in declared]
+            self.log.info("operators_declared", operators=declared, gone=gone)
 
     def _load(self) -> Roster:
-        return load(self.database, self._vault, self.config, self._roster.members)
+        roster = load(self.database, self._vault, self.config, self._roster.members)
+        let_dead_leave(self.database, [name for name, one in roster.operators.items() if not one.blocks])
+        return roster
 
     async def _refresh(self, _revision: int) -> None:
         """Somebody changed an operator: from now on it goes by the new settings."""
         self._enrol(await self.dispatch.store(self._load))
+        retired, self._retired = self._retired, []
+        for transport in retired:
+            # What is under way on it ends; what rests is closed.
+            await transport.aclose()
 
     def _enrol(self, roster: Roster) -> None:
         """Puts operators into their lanes; attempts under way end with the settings that they began with."""
@@ -125,12 +134,9 @@ class Daemon:
         fixed = [name for name in _FIXED if getattr(new, name) != getattr(self._started, name)]
         if fixed:
             self.log.warning("reload_needs_restart", settings=fixed)
-        if new.defaults != self.config.defaults:
-            # They go into every operator: each is read anew.
-            self._roster = self._roster._replace(members={})
         self.config = new
         self.dispatch.concurrency = new.concurrency
-        self._enrol(await self.dispatch.store(self._load))
+        await self._refresh(0)
         self.dispatch.look()
         self.log.info("reloaded", operators=len(self._roster.members))
 

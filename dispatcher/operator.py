@@ -145,3 +145,8 @@ class Operator:
     tls: Tls | None = None
     breaker: Breaker | None = None
     ordering: Ordering | None = None
+
+    @property
+    def blocks(self) -> bool:
+        """True where a dead one is in the way of those behind it."""
+        return self.ordering is not None and self.ordering.dead is WhenDead.BLOCK

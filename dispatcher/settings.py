@@ -146,6 +146,8 @@ class Table:
             # What looks like no variable's name may be the secret itself, written under the wrong key.
             told = f"the environment variable {name}" if _VARIABLE.fullmatch(name) else "the environment variable"
             raise Unfit(f"{told} is not set", "write the variable's name, and set it where the dispatcher starts")
+        if not text.isprintable() and any("\ud800" <= one <= "\udfff" for one in text):
+            raise Unfit(f"the environment variable {name} is not UTF-8 text", "set it anew")
         return Secret(text)
 
     def _from_file(self, value: Any, *, private: bool) -> Secret | None:

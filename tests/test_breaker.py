@@ -132,12 +132,13 @@ async def test_a_success_between_failures_begins_the_count_anew(tmp_path: Path) 
 async def test_whatever_fails_an_attempt_counts_but_a_fault_of_our_own_does_not(tmp_path: Path) -> None:
     ours = LocalFault("no descriptors left")
     other = httpx.Response(302), httpx.ReadTimeout("late"), httpx.ConnectError("refused")
-    async with bench(tmp_path, ours, other[0], ours, other[1], ours, ours, other[2]) as at:
-        await at.send(*range(6))
-        assert (standing(at).held_at, lane(at).failures) == (None, 2)
-        await at.send(6, 7)
-        assert at.sent == 7
-        assert standing(at).held_at == NOW
+    async with bench(tmp_path, ours, other[0], ours, other[1], ours, other[2]) as at:
+        for failures in range(3):
+            await at.send(failures)
+            assert (at.sent, standing(at).held_at, lane(at).failures) == (2 * failures + 1, None, failures)
+            await at.after(5 * SECOND)
+        assert (at.sent, lane(at).failures) == (6, 3)
+        assert standing(at).held_at == at.clock.now()
 
 
 async def test_one_operators_breaker_does_not_touch_another(tmp_path: Path) -> None:

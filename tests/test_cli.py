@@ -380,7 +380,8 @@ def test_the_table_shows_a_delivery_on_one_line(graves: Desk) -> None:
 )
 def test_the_table_speaks_chinese(graves: Desk, options: list[str], env: dict[str, str]) -> None:
     done = graves.call("log", *options, env=env)
-    assert " ".join(done.out.splitlines()[1].split()) == "商户 类型 订单号 用户 投入 产出 净额 状态 次数 原因 时间 下次通知"
+    heading = "商户 类型 订单号 用户 投入 产出 净额 状态 次数 原因 时间 下次通知"
+    assert " ".join(done.out.splitlines()[1].split()) == heading
     assert "通知失败" in done.out
     assert "等待同步" in done.out
 

@@ -445,3 +445,13 @@ def test_a_fault_of_our_own_is_put_off_however_many_attempts_there_were(attempt:
         assert verdict[:3] == (Verb.PUT_OFF, NOW + 7 + PUT_OFF, Reason.DNS)
         assert verdict.anchor_at == anchor
         assert verdict.status == "pending"
+
+
+async def test_a_backlog_is_not_taken_up_while_nothing_leaves_this_machine(tmp_path: Path) -> None:
+    async with bench(tmp_path, LocalFault("no descriptors left"), *[OK] * 200) as at:
+        await at.send(1)
+        await at.send(*range(2, 102))
+        assert at.sent == 1
+        await at.after(5 * SECOND)
+        assert {at.row(key).status for key in range(1, 102)} == {"delivered"}
+        assert {at.row(key).attempts for key in range(1, 102)} == {1}

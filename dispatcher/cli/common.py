@@ -132,6 +132,19 @@ def in_force(config: Config, database: "Database") -> "tuple[Vault, Mapping[str,
     return vault, roster.operators
 
 
+def every_operator(config: Config) -> "Mapping[str, Operator]":
+    """The operators of the file, and those that only the database has, if there is one; nothing is written."""
+    from dispatcher.roster import load, open_vault
+    from dispatcher.store.operators import standings
+
+    if not config.database.exists():
+        return config.operators
+    database = opened(config)
+    if not any(standing.settings for standing in standings(database)):
+        return config.operators
+    return {**load(database, open_vault(config, database), config).operators, **config.operators}
+
+
 def actor() -> str:
     """Who runs this command, for the record: the name of the login, or the number where there is none."""
     try:

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, read_configuration
+from dispatcher.cli.common import config_option, every_operator, guarded, json_option, read_configuration
 from dispatcher.config import Config
 from dispatcher.errors import Unfit, listed
 from dispatcher.operator import Operator
@@ -64,7 +64,7 @@ def _faults(delay: str | None, **options: Any) -> "Faults":
 
 
 def _operators(config: Config, names: Sequence[str]) -> list[Operator]:
-    known = config.operators
+    known = every_operator(config)
     if not known:
         raise click.UsageError("the configuration has no operator to play: add [operators.NAME]")
     for name in names:

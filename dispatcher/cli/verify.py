@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, read_configuration
+from dispatcher.cli.common import config_option, every_operator, guarded, json_option, read_configuration
 from dispatcher.errors import listed
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def _material(given: Mapping[str, str | None]) -> "Material":
 def _from_configuration(path: Path, name: str) -> "Material":
     from dispatcher.verify.readings import from_operator
 
-    operators = read_configuration(path).operators
+    operators = every_operator(read_configuration(path))
     if name not in operators:
-        choice = f"write {listed(list(operators))}" if operators else "it has no operator"
+        choice = f"write {listed(list(operators))}" if operators else "there is no operator"
         raise click.UsageError(f"--operator {name} is not configured: {choice}")
     reading = operators[name].reading
     if reading is None:

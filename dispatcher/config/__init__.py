@@ -149,4 +149,5 @@ def _cross_check(config: Config, top: Table) -> None:
             told = f"{operator.concurrency} is all of worker.concurrency, {config.concurrency}"
             top.warn(f"operators.{name}.concurrency", told, "write less, or it can hold up the others when it hangs")
     if not config.operators:
-        top.warn("operators", "there is none", "add [operators.NAME]; until then every event is refused")
+        mend = "add [operators.NAME], or make one: dispatcher operators set NAME …; events for others are refused"
+        top.warn("operators", "the file declares none", mend)

@@ -16,7 +16,6 @@ from dispatcher.clock import Clock
 from dispatcher.dispatch.attempt import UNKNOWN, Attempts
 from dispatcher.dispatch.lane import Change, Lane, Turn
 from dispatcher.errors import StoreUnavailable
-from dispatcher.operator import WhenDead
 from dispatcher.policy import Claim, Outcome, Reason, Rule, Verb, Verdict, judge, judge_interrupted
 from dispatcher.store import corridor, operators
 from dispatcher.store.corridor import Settlement
@@ -148,7 +147,7 @@ class Dispatch:
             return Settlement(claim, outcome, Verdict(Verb.RETRY, now, Reason.INTERRUPTED, anchor_at=claim.anchor_at))
         schedule = lane.operator.terms.get(claim.type, UNKNOWN).schedule
         verdict = judge_interrupted(claim, now, schedule, lane.closed(now))
-        return Settlement(claim, outcome, verdict, _blocks(lane))
+        return Settlement(claim, outcome, verdict, lane.operator.blocks)
 
     async def _survey(self) -> None:
         """Ask which operators have work due, and set the alarm for the earliest that is not due yet."""
@@ -160,10 +159,12 @@ class Dispatch:
             lane = self.lanes.get(name)
             if lane is None:
                 self._tell_unknown(name)
-            elif due_at <= now:
+                continue
+            self._unknown.discard(name)
+            if due_at <= now:
                 lane.hungry = True
                 if lane.rests(now):
-                    self._arm(lane.probe_at)
+                    self._arm(lane.rest_until)
             else:
                 self._arm(due_at)
 
@@ -217,9 +218,9 @@ class Dispatch:
             tell(name, **attempt_line(claim, outcome, verdict, late=id(settlement) in late))
             if verdict.due_at is not None:
                 self._await(verdict.due_at)
-            elif claim.sequence is not None:
-                # Whoever stood behind it is due now.
-                self._look = True
+        for name in turned.freed & self.lanes.keys():
+            # Whoever stood behind a delivery that has left its line is due now.
+            self.lanes[name].hungry = True
         claims: dict[str, list[Claim]] = {name: [] for name in asked}
         for claim in turned.claimed:
             claims[claim.operator].append(claim)
@@ -268,10 +269,10 @@ class Dispatch:
         if change is not None:
             self._changes.append(change)
         if lane.rests(outcome.ended_at):
-            self._arm(lane.probe_at)
+            self._arm(lane.rest_until)
         lane.in_flight -= 1
         self.in_flight -= 1
-        self._done.append(Settlement(claim, outcome, verdict, _blocks(lane)))
+        self._done.append(Settlement(claim, outcome, verdict, lane.operator.blocks))
         self._wake.set()
 
     async def store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -289,8 +290,3 @@ class Dispatch:
                     self._log.error("store_unavailable", error=str(error), held=len(self._held))
                 await asyncio.sleep(BACKOFF_SECONDS[min(tried, len(BACKOFF_SECONDS) - 1)])
                 tried += 1
-
-
-def _blocks(lane: Lane) -> bool:
-    ordering = lane.operator.ordering
-    return ordering is not None and ordering.dead is WhenDead.BLOCK

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from dispatcher.operator import Operator
-from dispatcher.policy import Verb, Verdict
+from dispatcher.policy import PUT_OFF, Reason, Verb, Verdict
 from dispatcher.seal import Seal
 from dispatcher.store.operators import Standing
 from dispatcher.wire import Grant, Transport
@@ -31,8 +31,9 @@ class Lane:
     """`seal` is None where nothing is encrypted, `grant` where no OAuth2 token is fetched.
 
     `hungry`: there may be something due that is not claimed yet. `closed_since` and `closed_total` (µs): since when it
-    is paused or held, and for how long it was before. `failures`: attempts that failed in a row. `unwritten`: what the
-    database does not have yet; it stands all the same.
+    is paused or held, and for how long it was before. `failures`: attempts that failed in a row. `cut_off`: the
+    last request did not leave this machine. While it is that, or held, nothing is sent before `rest_until`.
+    `unwritten`: what the database does not have yet; it stands all the same.
     """
 
     operator: Operator
@@ -44,7 +45,9 @@ class Lane:
     hungry: bool = False
     paused: bool = False
     held: bool = False
-    probe_at: int = 0
+    cut_off: bool = False
+    rest_until: int = 0
+    rest: int = 0
     failures: int = 0
     closed_since: int | None = None
     closed_total: int = 0
@@ -52,16 +55,14 @@ class Lane:
 
     def places(self, now: int) -> int:
         """How many more may be sent now; while it is held one at a time, to see whether it is back."""
-        if self.paused:
+        if self.paused or self.rests(now):
             return 0
-        if self.held:
-            return 1 if self.in_flight == 0 and not self.rests(now) else 0
-        return max(0, self.operator.concurrency - self.in_flight)
+        most = 1 if self.held else self.operator.concurrency
+        return max(0, most - self.in_flight)
 
     def rests(self, now: int) -> bool:
-        """True while it is held and the next probe is not due; a clock that was set back makes nobody wait longer."""
-        breaker = self.operator.breaker
-        return self.held and breaker is not None and 0 < self.probe_at - now <= breaker.probe
+        """True where the next one is not to be tried yet; a clock that was set back makes nobody wait longer."""
+        return (self.held or self.cut_off) and 0 < self.rest_until - now <= self.rest
 
     def closed(self, now: int) -> int:
         """For how long it was paused or held up to now (µs), in all."""
@@ -88,13 +89,16 @@ class Lane:
     def note(self, verdict: Verdict, now: int) -> Change | None:
         """Counts what came of an attempt; tells when the operator is held by it, or released."""
         breaker = self.operator.breaker
-        if breaker is not None and verdict.verb is not Verb.DELIVER:
-            self.probe_at = now + breaker.probe
-        if verdict.verb is Verb.PUT_OFF:
-            return None
+        # What keeps one request from leaving keeps the others too: a backlog is not taken up to be put back.
+        # A token that can't be unlocked is its own delivery's matter.
+        self.cut_off = verdict.verb is Verb.PUT_OFF and verdict.reason is not Reason.CONFIG
         if verdict.verb is Verb.DELIVER:
             self.failures = 0
             return self._changed(Turn.RELEASE, now) if self.held else None
+        self.rest = PUT_OFF if breaker is None or (self.cut_off and not self.held) else breaker.probe
+        self.rest_until = now + self.rest
+        if verdict.verb is Verb.PUT_OFF:
+            return None
         self.failures += 1
         if breaker is None or self.held or self.failures < breaker.failures:
             return None

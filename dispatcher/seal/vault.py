@@ -184,7 +184,8 @@ def _read(path: Path) -> MasterKey:
         raise _faulty(path, unfit.fault, mend) from None
     except FileNotFoundError:
         told = "is missing: without it what is stored can't be read"
-        raise _faulty(path, told, "put the file back") from None
+        mend = "put the file back; if it is lost: give another as secrets.master_key, and again what is told to be lost"
+        raise _faulty(path, told, mend) from None
     except OSError as error:
         raise _faulty(path, f"can't be read ({error.strerror})", "give the dispatcher the right to read it") from None
 

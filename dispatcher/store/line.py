@@ -8,11 +8,15 @@ from collections.abc import Collection
 from typing import Any
 
 import orjson
-from sqlalchemy import Boolean, ColumnElement, Connection, bindparam, exists, literal_column, select, text
+from sqlalchemy import Boolean, ColumnElement, Connection, bindparam, exists, literal_column, select, text, update
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from dispatcher.policy import Status
+from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries
+
+_PAGE = 1_000
 
 # An operator, and what those in the line share.
 Line = tuple[str, str]
@@ -61,6 +65,20 @@ def advance(connection: Connection, left: Collection[Line]) -> set[str]:
     if not left:
         return set()
     return {row[0] for row in connection.execute(_ADVANCE, {"left": orjson.dumps(list(left)).decode()})}
+
+
+def let_dead_leave(database: Database, operators: Collection[str]) -> None:
+    """For operators whose dead are in nobody's way: those who died while they still were, leave their lines."""
+    d = deliveries.c
+    dead = [d.operator.in_(operators), d.status == literal_column(f"'{Status.DEAD}'"), d.in_line == literal_column("1")]
+    dead.append(d.parked == literal_column("0"))
+    with database.reading() as connection:
+        ids = list(connection.scalars(select(d.id).where(*dead)))
+    for start in range(0, len(ids), _PAGE):
+        page = ids[start : start + _PAGE]
+        with database.writing() as connection:
+            connection.execute(update(deliveries).where(d.id.in_(page), *dead[1:]).values(in_line=False))
+            advance(connection, lines_of(connection, page))
 
 
 def lines_of(connection: Connection, ids: Collection[int]) -> list[Line]:
