@@ -14,6 +14,7 @@ from bench.measures import Rate
 
 ROUNDS = 3
 DRAIN = 40_000
+PLAYERS = 100_000
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 HEAD = """\
@@ -32,6 +33,7 @@ TAIL = """
   line each, by one process; {drain} waiting spins, 512 in flight, one operator.
 - *The bare transport* sends requests of the same size in a loop: deadline, address check and body cap, but no
   encryption, no log and no store.
+- *Settled in order*: `ordering = { key = "uid" }`, as many spins as players, against the same spins without it.
 - *Accept to first POST* is taken from the store: `accepted_at` to the attempt's `started_at`, with an `enqueue` that
   is fed by a pipe, the store's commit included.
 """
@@ -59,6 +61,7 @@ def rows() -> Iterator[tuple[str, str, str]]:
     )
     lines = _median([measures.accept(100_000) for _ in range(ROUNDS)])
     yield "accepted by `enqueue`", f"{lines.per_second:,.0f} lines/s", "validated, committed in batches of 1,000"
+    yield from _ordered()
     waited = measures.latency(200, 10)
     yield "accept to first POST, 200/s", f"p50 {waited.p50:.1f} ms", f"p99 {waited.p99:.1f} ms"
     late = measures.lateness(1_000)
@@ -66,6 +69,22 @@ def rows() -> Iterator[tuple[str, str, str]]:
         "retry after its due time, 1,000 due at once",
         f"p99 {late.p99:.1f} ms",
         f"least {late.least:.1f} ms: never early",
+    )
+
+
+def _ordered() -> Iterator[tuple[str, str, str]]:
+    """Side by side: the same spins with one player's after the other, and all beside each other."""
+    pairs = [
+        (measures.lines(PLAYERS, PLAYERS, ordered=False), measures.lines(PLAYERS, PLAYERS, ordered=True))
+        for _ in range(ROUNDS)
+    ]
+    settled = statistics.median(one.settled.per_second / other.settled.per_second for other, one in pairs)
+    accepted = statistics.median(one.accepted.per_second / other.accepted.per_second for other, one in pairs)
+    rate = _median([one.settled for _, one in pairs])
+    yield (
+        f"settled in order, {PLAYERS:,} players",
+        f"{rate.per_second:,.0f}/s",
+        f"{settled:.2f} of unordered; accepted at {accepted:.2f} of it",
     )
 
 
