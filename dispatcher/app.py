@@ -101,7 +101,12 @@ class Daemon:
         for name, fault in roster.faults.items():
             if self._roster.faults.get(name) != fault:
                 self.log.error("operator_unfit", operator=name, faults=fault.splitlines(), mend="its deliveries wait")
+        for name in lanes.keys() & self._roster.members.keys():
+            told = _told(self._roster.members[name], roster.members[name])
+            if told:
+                self.log.info("operator_changed", operator=name, **told)
         self.dispatch.lanes, self._roster, self.dispatch.revision = lanes, roster, roster.revision
+        self.dispatch.unfit = roster.faults.keys()
 
     def _lane(self, member: Member) -> Lane:
         operator = member.operator
@@ -170,6 +175,8 @@ class Daemon:
             faults["database"] = self.dispatch.store_fault
         if self.dispatch.own_fault is not None:
             faults["network"] = self.dispatch.own_fault
+        for name in self._roster.faults:
+            faults[f"operator {name}"] = "its settings can't be used; the log says why"
         if not self.rounds.scheduler.running:
             faults["scheduler"] = "not running"
         stuck = time.monotonic() - self.dispatch.turned_at
@@ -237,3 +244,15 @@ class Daemon:
             await transport.aclose()
         self.database.close()
         self._lock.release()
+
+
+def _told(before: Member, after: Member) -> dict[str, object]:
+    """What a person would want to know of a change: new settings or a new key, paused or not; nothing of secrets."""
+    told: dict[str, object] = {}
+    if before.operator is not after.operator:
+        told["settings"] = "changed"
+    if before.standing.key_version != after.standing.key_version:
+        told["key_version"] = after.standing.key_version
+    if (before.standing.paused_at is None) != (after.standing.paused_at is None):
+        told["paused"] = after.standing.paused_at is not None
+    return told

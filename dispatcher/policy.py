@@ -15,6 +15,7 @@ from dispatcher.events import parse_json
 MAX_CODE = 64
 # How long a delivery waits after a fault of our own, which costs it no attempt.
 PUT_OFF = 5 * SECOND
+LONG_PUT_OFF = MINUTE
 
 
 class Status(StrEnum):
@@ -135,7 +136,8 @@ Schedule = Delays | Interval
 class Claim(NamedTuple):
     """A delivery in this process's hands: the row as claimed. Only `token` makes it ours to settle.
 
-    `bearer` is the player's token as the vault locked it; `sequence` the line it stands in.
+    `bearer` is the player's token as the vault locked it; `sequence` the line it stands in; `probes` how many of the
+    run's attempts count for no schedule.
     """
 
     id: int
@@ -152,10 +154,16 @@ class Claim(NamedTuple):
     token: int
     ambiguous: bool
     sequence: str | None = None
+    probes: int = 0
 
     def __repr__(self) -> str:
         """Whose it is and which attempt; never the player's token, nor what was won."""
         return f"Claim({self.operator} {self.type} {self.key}, attempt {self.attempt})"
+
+    @property
+    def failures(self) -> int:
+        """How many attempts of the run will have failed by the schedule's count, should this one fail."""
+        return self.attempt - self.run_from - self.probes
 
     @property
     def trigger(self) -> Trigger:
@@ -189,7 +197,8 @@ class Outcome(NamedTuple):
 class Verdict(NamedTuple):
     """What becomes of the delivery: the verb, when it is due again, why, and what the operator said.
 
-    `anchor_at`: the end of the run's first attempt, on the operator's own clock (see `judge`).
+    `anchor_at`: the end of the run's first attempt, on the operator's own clock (see `judge`); `probe`: it is recorded,
+    and counts for no schedule.
     """
 
     verb: Verb
@@ -198,6 +207,7 @@ class Verdict(NamedTuple):
     code: str | None = None
     words: str | None = None
     anchor_at: int | None = None
+    probe: bool = False
 
     @property
     def status(self) -> Status:
@@ -288,14 +298,18 @@ def _code(value: object) -> str | None:
     return str(value)[:MAX_CODE] if type(value) in (str, int, Decimal, bool) else None
 
 
-def judge(claim: Claim, outcome: Outcome, schedule: Schedule, rule: Rule, closed: int = 0) -> Verdict:
+def judge(
+    claim: Claim, outcome: Outcome, schedule: Schedule, rule: Rule, closed: int = 0, *, probe: bool = False
+) -> Verdict:
     """Deliver, retry until …, put off, or bury.
 
     `closed`: for how long (µs, in all, up to now) the operator has been paused or held. Windows are measured on the
     operator's own clock, which stands still then: the time less `closed`. So no pause uses a window up.
+    `probe`: it was sent only to see whether a held operator is back. Where that is not, nothing is used up: it is due
+    again at once, behind whatever waits for longer, and goes out when the hold lets it.
     """
     if outcome.ours:
-        return Verdict(Verb.PUT_OFF, outcome.ended_at + PUT_OFF, outcome.reason, anchor_at=claim.anchor_at)
+        return _put_off(claim, outcome)
     reason, code, words = read_answer(outcome, rule)
     anchor_at = outcome.ended_at - closed if claim.anchor_at is None else claim.anchor_at
     said = Verdict(Verb.DELIVER, None, reason, code, words, anchor_at)
@@ -303,14 +317,27 @@ def judge(claim: Claim, outcome: Outcome, schedule: Schedule, rule: Rule, closed
         return said
     if code is not None and code in rule.final:
         return said._replace(verb=Verb.BURY)
-    failures, asked = claim.attempt - claim.run_from, outcome.retry_after or 0
-    due_at = schedule.next_due(failures, anchor_at + closed, outcome.ended_at, asked)
+    if probe:
+        return said._replace(verb=Verb.RETRY, due_at=outcome.ended_at, probe=True)
+    asked = outcome.retry_after or 0
+    due_at = schedule.next_due(claim.failures, anchor_at + closed, outcome.ended_at, asked)
     return said._replace(verb=Verb.BURY if due_at is None else Verb.RETRY, due_at=due_at)
 
 
+def _put_off(claim: Claim, outcome: Outcome) -> Verdict:
+    """A fault of our own: no attempt, and the time from when it was due until it is again is in no window."""
+    # A token that can't be unlocked waits for a person; what keeps requests from leaving is often over soon.
+    due_at = outcome.ended_at + (LONG_PUT_OFF if outcome.reason is Reason.CONFIG else PUT_OFF)
+    anchor_at = None if claim.anchor_at is None else claim.anchor_at + max(0, due_at - claim.due_at)
+    return Verdict(Verb.PUT_OFF, due_at, outcome.reason, anchor_at=anchor_at)
+
+
 def judge_interrupted(claim: Claim, now: int, schedule: Schedule, closed: int = 0) -> Verdict:
-    """Our own crash: the attempt counts, and the delivery goes on at once (wire-contract.md, Ambiguities)."""
+    """Our own crash: the attempt counts, and the delivery goes on at once (wire-contract.md, Ambiguities).
+
+    A window that ended while we were down does not end it: whether the operator is well now, nobody has tried.
+    """
     anchor_at = now - closed if claim.anchor_at is None else claim.anchor_at
-    left = schedule.next_due(claim.attempt - claim.run_from, anchor_at + closed, now)
+    left = schedule.next_due(claim.failures, anchor_at + closed, now) if isinstance(schedule, Delays) else now
     verb = Verb.BURY if left is None else Verb.RETRY
     return Verdict(verb, None if left is None else now, Reason.INTERRUPTED, anchor_at=anchor_at)

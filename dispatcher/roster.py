@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from dispatcher.clock import duration_text
 from dispatcher.config import Config, Draft, draft_operator
 from dispatcher.config.operators import Defaults
-from dispatcher.errors import ConfigError, DispatcherError, Fault, Unfit
+from dispatcher.errors import ConfigError, DispatcherError, Fault, Refused, Unfit
 from dispatcher.events import whose_token
 from dispatcher.operator import Operator
 from dispatcher.seal.vault import MasterKey, Vault, VaultError, read_or_make_key_file
@@ -95,17 +95,25 @@ def anything_locked(database: Database) -> bool:
 
 
 def provision(
-    database: Database, vault: Vault, config: Config, now: int, *, actor: str, only_new: bool = False
+    database: Database,
+    vault: Vault,
+    config: Config,
+    now: int,
+    *,
+    actor: str,
+    only_new: bool = False,
+    lost_key: bool = False,
 ) -> list[str]:
     """Brings the database in line with the file: writes what differs, takes away what the file no longer declares.
 
-    With `only_new` only what the database does not know is written. Returns the names of what was changed.
+    With `only_new` only what the database does not know is written. Returns the names of what was changed. Raises
+    Refused where it would write over settings that it can't open, unless their master key is said to be lost.
     """
     known = {row.name: row for row in store.standings(database) if row.settings is not None}
     changed = [
         name
         for name, document in config.documents.items()
-        if name not in known or not (only_new or _is(known[name], document.reveal(), vault))
+        if name not in known or not (only_new or _is(known[name], document.reveal(), vault, lost_key=lost_key))
     ]
     gone = [name for name, row in known.items() if row.origin == FILE and name not in config.documents]
     gone = [] if only_new else gone
@@ -115,12 +123,14 @@ def provision(
     return changed + gone
 
 
-def _is(standing: Standing, document: str, vault: Vault) -> bool:
+def _is(standing: Standing, document: str, vault: Vault, *, lost_key: bool) -> bool:
     try:
-        return standing.origin == FILE and document_of(standing, vault) == document
-    except VaultError:
-        # Locked under a key that is lost; the file still knows it.
-        return False
+        return document_of(standing, vault) == document and standing.origin == FILE
+    except VaultError as error:
+        if lost_key:
+            return False
+        mend = "or, if that key is lost, write the file's over them: dispatcher operators apply --lost-key"
+        raise Refused(f"the stored settings of {standing.name} can't be read: {error}; {mend}") from None
 
 
 def _declared(operator: Operator, document: str, vault: Vault) -> Declared:
@@ -137,10 +147,13 @@ def document_of(standing: Standing, vault: Vault) -> str:
     return vault.unlock(standing.settings or "", _about(standing.name)).decode()
 
 
-def put(database: Database, vault: Vault, draft: Draft, now: int, *, actor: str) -> None:
-    """Writes the settings that a person gave to an operator."""
+def put(database: Database, vault: Vault, draft: Draft, now: int, *, actor: str, instead: str | None) -> bool:
+    """Writes the settings that a person gave to an operator, `instead` of those (locked) that they were made from.
+
+    False where somebody else has written others meanwhile: theirs stand.
+    """
     declared = _declared(draft.operator, draft.document.reveal(), vault)
-    store.declare(database, [declared], [], COMMAND, ("set", actor), now)
+    return store.declare(database, [declared], [], COMMAND, ("set", actor), now, instead={draft.operator.name: instead})
 
 
 def load(database: Database, vault: Vault, config: Config, known: Mapping[str, Member] | None = None) -> Roster:

@@ -305,9 +305,9 @@ async def test_no_window_ends_while_it_is_held_and_afterwards_it_is_as_long_as_i
         await at.look()
         assert standing(at)[6:] == (None, None, None, 10 * DAY)
         # Two of the five minutes were over when it was held.
-        for attempts, status in ((14, "pending"), (15, "pending"), (16, "dead")):
-            await at.after(MINUTE)
+        for attempts, status in ((14, "pending"), (15, "pending"), (16, "pending"), (17, "dead")):
             assert at.row()[5:7] == (status, attempts)
+            await at.after(MINUTE)
 
 
 async def test_a_restart_while_it_is_held_leaves_it_held_and_probing(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ async def test_a_restart_while_it_is_held_leaves_it_held_and_probing(tmp_path: P
         assert (at.sent, standing(at).held_at) == (5, NOW)
         await at.after(PROBE)
         assert standing(at)[6:] == (None, None, None, HOUR + 2 * PROBE)
-        assert {at.row(key).status for key in range(3, 10)} == {"delivered", "pending"}
+        assert {at.row(key).status for key in range(3, 10)} == {"delivered"}
         assert len(at.told("operator_held")) == 1
 
 
@@ -656,3 +656,31 @@ def test_a_hold_and_a_release_that_are_both_unwritten_add_up_when_the_row_is_rea
     one.wrote(release)
     one.stand(row._replace(closed_total=107))
     assert (one.held, one.closed(NOW + DAY)) == (False, 107)
+
+
+async def test_a_probe_that_fails_is_recorded_and_uses_nothing_up(tmp_path: Path) -> None:
+    lines = {"breaker": '{ failures = 1, probe = "30s" }', "retry": '{ delays = ["1s"] }'}
+    async with bench(tmp_path, *[NO] * 9, OK, **{**lines, "concurrency": "1"}) as at:
+        await at.send(1)
+        for probes in range(1, 9):
+            await at.after(30 * SECOND)
+            assert at.row()[5:7] == ("pending", 1 + probes)
+        await at.after(30 * SECOND)
+        assert at.row()[5:7] == ("delivered", 10)
+        assert [one["n"] for one in at.attempts()] == list(range(1, 11))
+
+
+async def test_after_the_hold_the_schedule_goes_on_where_it_was(tmp_path: Path) -> None:
+    lines = {"breaker": '{ failures = 2, probe = "30s" }', "retry": '{ delays = ["1s", "1s"] }', "concurrency": "1"}
+    async with bench(tmp_path, *[NO] * 5, OK, NO, **lines) as at:
+        await at.send(1)
+        await at.after(SECOND)
+        assert standing(at).held_at is not None
+        for _ in range(3):
+            await at.after(30 * SECOND)
+        assert at.row()[5:7] == ("pending", 5)
+        await at.send(2)
+        by_hand(at, "resume")
+        at.acme.mock(return_value=NO)
+        await at.after(30 * SECOND)
+        assert at.row()[5:7] == ("dead", 6), "the third that counts was the last one"

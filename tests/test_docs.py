@@ -169,12 +169,16 @@ def test_the_readmes_commands_for_a_new_master_key_do_what_it_says(tmp_path: Pat
         made = place.type(init)
         assert made is not None
         assert made.returncode == 0, made.stderr
-        keys = '[secrets]\nmaster_key_file = "master.key"\nformer_master_key_file = "dispatcher.db-key"\n'
+        keys = '[secrets]\nmaster_key_file = "fresh.key"\nformer_master_key_file = "dispatcher.db-key"\n'
         config = tmp_path / "config.toml"
         config.write_text(config.read_text("utf-8") + keys, "utf-8")
         done = place.type(reencrypt)
         assert done is not None
         assert (done.returncode, done.stdout.partition(": ")[2]) == (0, "1 operators, 0 tokens\n"), done.stderr
+        config.write_text(config.read_text("utf-8").replace("former_master_key_file", "# "), "utf-8")
+        shown = place.type("dispatcher operators check acme --json")
+        assert shown is not None
+        assert json.loads(shown.stdout)["faults"] == {}
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:

@@ -277,9 +277,11 @@ def test_an_interruption_of_the_last_attempt_buries(run_from: int) -> None:
     assert judge_interrupted(hand, NOW, FOUR)._replace(anchor_at=None) == Verdict(Verb.BURY, None, Reason.INTERRUPTED)
 
 
-def test_an_interruption_after_the_window_buries() -> None:
+def test_an_interruption_after_the_window_goes_on_once_more_since_nobody_tried_whether_the_operator_is_well() -> None:
     hand = claim(attempt=9, anchor_at=NOW - 3 * HOUR)
-    assert judge_interrupted(hand, NOW, SETTLE)._replace(anchor_at=None) == Verdict(Verb.BURY, None, Reason.INTERRUPTED)
+    again = judge_interrupted(hand, NOW, SETTLE)
+    assert (again.verb, again.due_at, again.reason) == (Verb.RETRY, NOW, Reason.INTERRUPTED)
+    assert judge(hand, outcome(500, ended_at=NOW), SETTLE, Rule()).verb is Verb.BURY
 
 
 @given(schedules, st.integers(1, 8), moments, st.none() | moments)
@@ -289,5 +291,6 @@ def test_an_interruption_is_a_failure_like_any_other_but_does_not_wait(
     hand = claim(attempt=failures, anchor_at=anchor)
     interrupted = judge_interrupted(hand, now, schedule)
     failed = judge(hand, Outcome(now - 1, now, 1, reason=Reason.INTERRUPTED), schedule, Rule())
-    assert interrupted.verb is failed.verb
-    assert interrupted.due_at == (now if failed.verb is Verb.RETRY else None)
+    goes_on = isinstance(schedule, Interval) or failed.verb is Verb.RETRY
+    assert interrupted.verb is (Verb.RETRY if goes_on else Verb.BURY)
+    assert interrupted.due_at == (now if goes_on else None)

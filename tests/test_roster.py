@@ -18,7 +18,7 @@ from dispatcher import roster
 from dispatcher.accept import parse_event
 from dispatcher.clock import HOUR, MINUTE
 from dispatcher.config import Config, draft_operator, load_config
-from dispatcher.errors import ConfigError
+from dispatcher.errors import ConfigError, Refused
 from dispatcher.events import whose_token
 from dispatcher.roster import anything_locked, key_file, load, open_vault, provision, put, relock
 from dispatcher.seal.vault import MasterKey, Vault, VaultError
@@ -89,7 +89,9 @@ def vault_of(at: Bench) -> Vault:
 def put_by_command(at: Bench, name: str, table: Mapping[str, Any], now: int | None = None) -> None:
     """What `operators set` writes; nobody is told."""
     draft = draft_operator(name, table, at.daemon.config.defaults, at.path.parent)
-    put(at.database, vault_of(at), draft, at.clock.now() if now is None else now, actor="tester")
+    at_now = at.clock.now() if now is None else now
+    before = {row.name: row.settings for row in store.standings(at.database)}.get(name)
+    assert put(at.database, vault_of(at), draft, at_now, actor="tester", instead=before)
 
 
 def standings(database: Database) -> dict[str, store.Standing]:
@@ -513,13 +515,21 @@ def test_unfit_master_keys_are_told_both_at_once_and_not_shown(tmp_path: Path, d
     assert "hunter" not in str(error.value)
 
 
-async def test_under_another_master_key_the_file_s_operators_go_on_and_a_command_s_is_told(tmp_path: Path) -> None:
+async def test_under_another_master_key_nothing_is_written_over_unless_the_old_one_is_lost(tmp_path: Path) -> None:
     async with Bench(file(tmp_path, "acme", top=masters(OLD_MASTER))) as at:
         at.acme.mock(return_value=OK)
         bolt = at.router.post("https://bolt.example/Demo/notice").mock(return_value=OK)
         put_by_command(at, "bolt", settings_of("bolt"))
+        before = standings(at.database)["acme"]
         file(tmp_path, "acme", top=masters(NEW_MASTER))
-        await at.restart()
+        await at.cut_off()
+        with pytest.raises(Refused, match="settings of acme can't be read: it is sealed under .* apply --lost-key"):
+            at.build()
+        lost = open_database(tmp_path / "dispatcher.db")
+        assert standings(lost)["acme"] == before
+        assert provision(lost, Vault(NEW_MASTER), at.config, at.clock.now(), actor="tester", lost_key=True) == ["acme"]
+        lost.close()
+        await at.start()
         await at.send(1)
         await at.send(1, operator="bolt")
         assert fate(at, "acme") == ("delivered", 1)
@@ -581,7 +591,11 @@ async def test_a_lost_master_key_puts_a_delivery_off_and_costs_no_attempt(tmp_pa
         hand_in(at, 1)
         await at.look()
         file(tmp_path, bolt=per_event("bolt"), top=masters(NEW_MASTER))
-        await at.restart()
+        await at.cut_off()
+        lost = open_database(tmp_path / "dispatcher.db")
+        provision(lost, Vault(NEW_MASTER), at.config, at.clock.now(), actor="tester", lost_key=True)
+        lost.close()
+        await at.start()
         for _ in range(5):
             await at.after(HOUR)
         assert (bolt.call_count, fate(at, "bolt")) == (1, ("pending", 1))
@@ -698,7 +712,7 @@ def test_what_no_given_key_opens_stays_and_is_told_and_keeps_nothing_else_from_t
     at = Exchange(tmp_path, database, 3)
     lost = Vault(MasterKey.fresh())
     draft = draft_operator("coin", settings_of("coin"), load_config(at.file({})).defaults, tmp_path)
-    put(database, lost, draft, NOW, actor="tester")
+    assert put(database, lost, draft, NOW, actor="tester", instead=None)
     with database.writing() as connection:
         sealed = lost.lock(b"token-1", "token of bolt notice 1")
         connection.execute(update(deliveries).where(deliveries.c.key == "1").values(bearer=sealed))
@@ -720,7 +734,8 @@ def test_settings_that_somebody_changes_meanwhile_are_not_overwritten(
 
     def late(database: Database, renewed: Any) -> int:
         draft = draft_operator("acme", settings_of("acme", concurrency=5), load_config(at.file({})).defaults, tmp_path)
-        put(database, at.both, draft, NOW, actor="tester")
+        now = {row.name: row.settings for row in store.standings(database)}
+        assert put(database, at.both, draft, NOW, actor="tester", instead=now["acme"])
         return whole(database, renewed)
 
     monkeypatch.setattr(store, "relock", late)

@@ -152,11 +152,6 @@ def test_a_fixed_iv_gives_the_same_text_every_time() -> None:
     assert hand.seal(b"the same") == hand.seal(b"the same") == seal().seal(b"the same")
 
 
-def test_the_key_version_is_carried_along() -> None:
-    reading = CryptoReading(CipherName.AES_128_CBC, bytes(16), IV)
-    assert Seal(reading, 7).key_version == 7
-
-
 def told(hand: Seal, text: str) -> str:
     with pytest.raises(SealError) as refused:
         hand.open(text)

@@ -46,11 +46,17 @@ cipher = "aes-128-cbc"                   # or "aes-192-cbc", "aes-256-cbc"
 
 
 @click.command(name="init")
+@click.option(
+    "--master-key", "alone", type=click.Path(dir_okay=False, path_type=Path), help="Only a fresh master key, there."
+)
 @config_option
 @json_option
 @guarded
-def command(config_path: Path, as_json: bool) -> None:
+def command(alone: Path | None, config_path: Path, as_json: bool) -> None:
     """Write a configuration to edit, and a master key beside it. Overwrites nothing; both are for you alone."""
+    if alone is not None:
+        _only_key(alone, as_json)
+        return
     # First: a name that is not UTF-8 text could be written and not be told.
     str(config_path).encode()
     key_path, key = config_path.parent / KEY_FILE, MasterKey.fresh()
@@ -69,6 +75,17 @@ def command(config_path: Path, as_json: bool) -> None:
         print_json({"config": str(config_path), "master_key": str(key_path), "key_id": key.key_id})
     else:
         _tell(config_path, key_path, key.key_id)
+
+
+def _only_key(path: Path, as_json: bool) -> None:
+    """For an installation that has a configuration already, and gets a new master key."""
+    key = MasterKey.fresh()
+    _refuse_to_overwrite([path] if os.path.lexists(path) else [])
+    _write(path, key.reveal() + "\n")
+    if as_json:
+        print_json({"master_key": str(path), "key_id": key.key_id})
+    else:
+        click.echo(f"made {printable(str(path))} (master key {key.key_id})")
 
 
 def _refuse_to_overwrite(paths: Sequence[Path]) -> None:

@@ -20,15 +20,22 @@ def command(config_path: Path, as_json: bool) -> None:
     What neither key opens stays as it is and is told.
     """
     from dispatcher.roster import open_vault, relock
+    from dispatcher.store.engine import Bell
 
     config = read_configuration(config_path)
     database = opened(config)
     vault = open_vault(config, database)
     done = relock(database, vault)
+    Bell(config.database).ring()
     if as_json:
         print_json({"master_key": vault.current_id, **done._asdict()})
     else:
         click.echo(f"under master key {vault.current_id} now: {done.operators} operators, {done.tokens} tokens")
+    if config.former_master_key is None:
+        told = "give the new key as secrets.master_key and the old one as secrets.former_master_key"
+        click.echo(
+            f"no former master key is given: to exchange the key, {told}, and restart the daemon first", err=True
+        )
     for name, why in done.operators_left.items():
         click.echo(f"{name} stays as it is: {why}", err=True)
     if done.tokens_left:

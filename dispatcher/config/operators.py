@@ -78,6 +78,7 @@ def operator_of(name: str, table: Table, defaults: Defaults) -> Operator:
         **access,
     )
     urls = [protocol.url for protocol in PROTOCOLS.values()]
+    _check_order(table, operator.ordering, taken)
     if not taken and not any(table.faulty(key) for key in urls):
         table.fault(urls[0], "is missing", f'write {listed(urls)}, like "https://…"; more than one may be given')
     table.close()
@@ -114,6 +115,8 @@ def _terms(
 ) -> Terms:
     """One message type: the protocol's defaults; over them the preset's, the operator's, its own for this type."""
     own = table.table(protocol.name)
+    if own.raw and protocol not in wanted:
+        table.warn(protocol.name, f"says how, and there is no {protocol.url}", f"write {protocol.url}, or leave it out")
     url = table.read(protocol.url, None, lambda value: _url(value, protocol, defaults))
     layers = (protocol.defaults, preset.get(protocol.name, {}), _general(protocol, table.raw, preset, wanted), own.raw)
     terms = Terms(
@@ -305,6 +308,18 @@ def _ordering(operator: Table) -> Ordering | None:
         table.fault("key", "is missing", f"write {choices(OrderingKey)}")
     table.close()
     return Ordering(key, dead) if key is not None else None
+
+
+def _check_order(operator: Table, ordering: Ordering | None, taken: Mapping[str, Terms]) -> None:
+    """Whether anything that the operator takes has what it is to be ordered by."""
+    if ordering is None or ordering.key is OrderingKey.UID:
+        return
+    without = [kind for kind in taken if all(field.name != ordering.key for field in PROTOCOLS[kind].fields)]
+    if taken and len(without) == len(taken):
+        told = f"is {ordering.key}, which {listed(without)} does not have: nothing would be in order"
+        operator.fault("ordering.key", told, f'write "{OrderingKey.UID}"')
+    for kind in without if len(without) < len(taken) else ():
+        operator.warn("ordering.key", f"is {ordering.key}, which {kind} does not have", f"{kind} goes out unordered")
 
 
 def _preset(value: Any) -> Mapping[str, Any]:

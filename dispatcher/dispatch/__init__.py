@@ -7,7 +7,7 @@ settling whatever has finished since the last one and claiming into the places t
 import asyncio
 import heapq
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -56,6 +56,8 @@ class Dispatch:
     ) -> None:
         self.lanes: dict[str, Lane] = {}
         self.revision = 0
+        # Operators whose settings can't be read: that is told by whoever tried to read them.
+        self.unfit: Collection[str] = ()
         self.refresh: Callable[[int], Awaitable[None]] = _nothing_new
         self.concurrency = concurrency
         # For whoever asks whether this worker works: when the loop last went round, what the store said if it is away.
@@ -158,7 +160,8 @@ class Dispatch:
         for name, due_at in found.earliest.items():
             lane = self.lanes.get(name)
             if lane is None:
-                self._tell_unknown(name)
+                if name not in self.unfit:
+                    self._tell_unknown(name)
                 continue
             self._unknown.discard(name)
             if due_at <= now:
@@ -247,10 +250,10 @@ class Dispatch:
     async def _attempt(self, lane: Lane, claim: Claim) -> None:
         """One attempt, from the frozen event to a settlement; whatever happens, a settlement comes of it."""
         started_at, terms = self._clock.now(), lane.operator.terms.get(claim.type, UNKNOWN)
-        key_version = lane.key_version
+        key_version, probe = lane.key_version, lane.held
         try:
             outcome = await self._attempts.make(lane, claim)
-            verdict = judge(claim, outcome, terms.schedule, terms.rule, lane.closed(outcome.ended_at))
+            verdict = judge(claim, outcome, terms.schedule, terms.rule, lane.closed(outcome.ended_at), probe=probe)
         except Exception as error:
             # A bug of ours, and the request may be out: it counts as doubtful and is shown.
             self._log.exception("attempt_broke", id=claim.id, operator=claim.operator)
@@ -262,10 +265,10 @@ class Dispatch:
                 detail=type(error).__name__,
                 key_version=key_version,
             )
-            verdict = judge(claim, outcome, terms.schedule, Rule(), lane.closed(outcome.ended_at))
-        if outcome.ours or outcome.http_status is not None:
-            self.own_fault = outcome.detail if outcome.ours else None
+            verdict = judge(claim, outcome, terms.schedule, Rule(), lane.closed(outcome.ended_at), probe=probe)
         change = lane.note(verdict, outcome.ended_at)
+        if lane.cut_off or outcome.http_status is not None:
+            self.own_fault = outcome.detail if lane.cut_off else None
         if change is not None:
             self._changes.append(change)
         if lane.rests(outcome.ended_at):

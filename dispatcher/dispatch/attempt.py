@@ -42,6 +42,7 @@ class _Letter(NamedTuple):
     rule: Rule
     transport: Transport
     deadline: int
+    sealed: bool
 
 
 class Attempts:
@@ -63,7 +64,7 @@ class Attempts:
             # The master key is not the one that it was: ours to mend, and no reason to give the delivery up.
             told = f"the player's token can't be unlocked: {error}"
             return Outcome(now, now, 0, reason=Reason.CONFIG, detail=told, ours=True)
-        key_version = lane.key_version
+        key_version = lane.key_version if letter.sealed else None
         if lane.grant is not None and lane.operator.terms[claim.type].auth is Auth.OAUTH2:
             outcome = await self._granted(lane.grant, letter, now)
         else:
@@ -85,7 +86,8 @@ class Attempts:
         if operator.signing is not None:
             more += signature_headers(operator.signing, message_id(claim), body, now)
         secrets, deadline = operator.headers.values(), operator.total_timeout
-        return _Letter(terms.url, body, bearer, more, secrets, terms.rule, lane.transport, deadline)
+        sealed = PROTOCOLS[claim.type].encrypts or terms.auth is Auth.MINTED
+        return _Letter(terms.url, body, bearer, more, secrets, terms.rule, lane.transport, deadline, sealed)
 
     def _bearer(self, lane: Lane, terms: Terms, claim: Claim, seal: Callable[[bytes], str], now: int) -> Secret | None:
         """The token of this attempt, by the settings in force now. Raises Unfit where the event brought none."""
@@ -124,6 +126,8 @@ class Attempts:
                 return failed._replace(ended_at=self._clock.now(), duration=_since(started))
             outcome = await self._post(letter._replace(bearer=token), left)
             outcome = outcome._replace(started_at=now, duration=_since(started))
+            if refused is not None:
+                outcome = outcome._replace(detail=outcome.detail or "sent twice: 401 with the token before")
             if outcome.http_status != 401 or refused is not None:
                 return outcome
             grant.forget(token)
@@ -144,13 +148,19 @@ def _hide(secrets: Iterable[Secret | None], outcome: Outcome, rule: Rule) -> Out
 
     But the verdict comes first: where a header's value is also what the rule reads (a code, an amount), it stays.
     """
-    for secret in secrets:
-        text = b"" if secret is None else secret.reveal().encode()
-        body = _without(text, outcome.body) if len(text) >= _SHORTEST_SECRET else outcome.body
+    texts = [part for secret in secrets if secret is not None for part in _parts(secret.reveal())]
+    for text in texts:
+        body = _without(text, outcome.body)
         if body != outcome.body:
             hidden = outcome._replace(body=body)
             outcome = hidden if _verdict(hidden, rule) == _verdict(outcome, rule) else outcome
     return outcome
+
+
+def _parts(secret: str) -> list[bytes]:
+    """A header's value whole, and each of its words: `ApiKey …` may be repeated without the first."""
+    words = dict.fromkeys([secret, *secret.split()])
+    return [word.encode() for word in words if len(word) >= _SHORTEST_SECRET]
 
 
 def _without(text: bytes, body: bytes) -> bytes:

@@ -22,8 +22,7 @@ class SealError(DispatcherError):
 class Seal:
     """Seals and opens text with one operator's key. Holds one key schedule; each message gets its own context."""
 
-    def __init__(self, reading: CryptoReading, key_version: int = 0) -> None:
-        self.key_version = key_version
+    def __init__(self, reading: CryptoReading) -> None:
         self._reading = reading
         self._algorithm = AES(reading.key)
         self._cipher = None if reading.iv is None else Cipher(self._algorithm, CBC(reading.iv))

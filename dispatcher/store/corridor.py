@@ -81,7 +81,7 @@ _IN_LINE = insert_in_line()
 # step without Python's lock, where a row at a time would fight for it with the corridor's own thread.
 #
 # What an index is partial by is a literal, not a parameter: SQLite takes it only where it sees its condition.
-_CLAIM = "id, operator, type, key, uid, body, bearer, sequence, attempts, run_from, anchor_at"
+_CLAIM = "id, operator, type, key, uid, body, bearer, sequence, attempts, run_from, probes, anchor_at"
 _DUE = text(
     f"""
     SELECT json_group_array(json_array({_CLAIM}, due_at, ambiguous)) FROM (
@@ -107,7 +107,7 @@ _TAKE = text(
 _SETTLED = (
     *("id", "token", "n", "trigger", "started_at", "duration", "http_status", "code", "reason", "doubtful"),
     *("key_version", "response", "detail", "status", "due_at", "finished_at", "anchor_at", "ambiguous"),
-    *("uncounted", "leaves"),
+    *("uncounted", "leaves", "probe"),
 )
 _s = {name: f"r.value->>{position}" for position, name in enumerate(_SETTLED)}
 _RECORD = text(
@@ -127,7 +127,8 @@ _MOVE = text(
     UPDATE deliveries
     SET status = {_s["status"]}, due_at = {_s["due_at"]}, finished_at = {_s["finished_at"]},
         anchor_at = {_s["anchor_at"]}, reason = {_s["reason"]}, ambiguous = {_s["ambiguous"]},
-        attempts = attempts - {_s["uncounted"]}, in_line = in_line AND NOT {_s["leaves"]},
+        attempts = attempts - {_s["uncounted"]}, probes = probes + {_s["probe"]},
+        in_line = in_line AND NOT {_s["leaves"]},
         token = NULL, claimed_at = NULL
     FROM json_each(:rows) r
     WHERE deliveries.id = {_s["id"]} AND deliveries.token = {_s["token"]}
@@ -255,9 +256,9 @@ def _claim(connection: Connection, wanted: Mapping[str, int], now: int) -> list[
 
 def _as_claim(row: list[Any], attempt: int, token: int) -> Claim:
     """From the columns of _CLAIM, the time that the row is chosen by, and `ambiguous`."""
-    id_, operator, kind, key, uid, body, bearer, sequence, _, run_from, anchor_at, at, ambiguous = row[:13]
+    id_, operator, kind, key, uid, body, bearer, sequence, _, run_from, probes, anchor_at, at, ambiguous = row[:14]
     known = (id_, operator, kind, key, uid, body, bearer, attempt, run_from, anchor_at, at, token)
-    return Claim(*known, bool(ambiguous), sequence)
+    return Claim(*known, bool(ambiguous), sequence, probes)
 
 
 def _rows(connection: Connection, statement: TextClause, **parameters: object) -> list[list[Any]]:
@@ -308,6 +309,7 @@ def _settled(settlement: Settlement, now: int) -> list[object]:
         verdict.verb is not Verb.DELIVER and (claim.ambiguous or doubtful),
         verdict.verb is Verb.PUT_OFF,
         settlement.leaves,
+        verdict.probe,
     ]
 
 
@@ -320,5 +322,5 @@ def stranded(database: Database, before: int, held: Collection[tuple[int, int]])
     """Claims made at or before `before` (µs) whose (id, token) is not in `held`: their holder is gone."""
     with database.reading() as connection:
         rows = _rows(connection, _STRANDED, before=before)
-    claims = [Stranded(_as_claim(row, row[8], row[13]), row[11]) for row in rows]
+    claims = [Stranded(_as_claim(row, row[8], row[14]), row[12]) for row in rows]
     return [one for one in claims if (one.claim.id, one.claim.token) not in held]

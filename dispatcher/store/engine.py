@@ -60,7 +60,8 @@ def open_database(path: Path, *, create: bool = True, patience: float = 10.0) ->
     if version == 0 and not create:
         raise Refused(f"the database {path} holds no wallet-flow log; name the right file in database.url")
     if version not in (0, SCHEMA_VERSION):
-        raise Refused(f"the database {path} has schema {version}; this dispatcher works with schema {SCHEMA_VERSION}")
+        told = "let the version that made it finish what waits there, and begin a new file"
+        raise Refused(f"the database {path} has schema {version}, this dispatcher works with {SCHEMA_VERSION}: {told}")
     database = Database(path, patience)
     if version == 0:
         try:
@@ -86,7 +87,8 @@ def _version(path: Path, patience: float) -> int:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(f"the database {path} can't be used: {error}") from None
-    if tables and not tables >= metadata.tables.keys():
+    complete = tables >= metadata.tables.keys()
+    if tables and ("deliveries" not in tables or version == 0 or (version == SCHEMA_VERSION and not complete)):
         raise Refused(f"the database {path} holds another program's tables; name a file of its own in database.url")
     return version
 

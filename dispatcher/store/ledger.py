@@ -187,6 +187,7 @@ def _why_not(row: Row, verb: Verb) -> str:
 def replay(database: Database, rows: Sequence[Row], actor: str, now: int) -> Change:
     """Bring deliveries back: due now, with the whole schedule before them; their attempts stay as they are."""
     values = {"status": Status.PENDING, "due_at": now, "finished_at": None, "run_from": _d.attempts, "anchor_at": None}
+    values |= {"probes": 0}
     values |= {"in_line": _d.sequence.is_not(None), "parked": behind_another()}
     return _change(database, rows, Verb.REPLAY, values, (actor, None, now))
 

@@ -3,7 +3,7 @@
 Whatever changes a row gives it a higher revision than any row had; by that a running worker notices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, case, func, insert, select, update
@@ -55,14 +55,23 @@ def _standings(connection: Connection) -> list[Standing]:
 
 
 def declare(
-    database: Database, rows: Sequence[Declared], gone: Sequence[str], origin: str, by: tuple[str, str], now: int
-) -> None:
+    database: Database,
+    rows: Sequence[Declared],
+    gone: Sequence[str],
+    origin: str,
+    by: tuple[str, str],
+    now: int,
+    instead: Mapping[str, str | None] | None = None,
+) -> bool:
     """Writes settings, and takes them from those that are `gone`, in one transaction.
 
     A key with another fingerprint than the latest gets the next version. `by`: the verb and the actor, for the record.
+    `instead`: what must stand there now, by name; False, and nothing is written, where something else does.
     """
     verb, actor = by
     with database.writing() as connection:
+        if instead and instead != _settings(connection, instead.keys()):
+            return False
         revision = latest_revision(connection) + 1
         for row in rows:
             version = None if row.fingerprint is None else _version(connection, row.name, row.fingerprint, now)
@@ -81,6 +90,13 @@ def declare(
         entries = [(row.name, verb) for row in rows] + [(name, "remove") for name in gone]
         if entries:
             _note(connection, entries, actor, None, now)
+    return True
+
+
+def _settings(connection: Connection, names: Collection[str]) -> dict[str, str | None]:
+    """The settings of these operators as they are locked; None for one that is gone, or never was."""
+    found = connection.execute(select(_o.name, _o.settings).where(_o.name.in_(names)))
+    return {**dict.fromkeys(names), **{str(name): settings for name, settings in found}}
 
 
 def _version(connection: Connection, operator: str, fingerprint: str, now: int) -> int:

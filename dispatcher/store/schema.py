@@ -50,6 +50,8 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     # Attempts made before the current run: a replay starts a new run and erases nothing.
     Column("run_from", Integer, nullable=False, server_default=text("0")),
+    # Attempts of the current run that count for no schedule: probes of an operator that the breaker held.
+    Column("probes", Integer, nullable=False, server_default=text("0")),
     # End of the current run's first attempt, on the operator's own clock, which stands still while it is closed.
     Column("anchor_at", BigInteger),
     Column("token", BigInteger),
@@ -65,7 +67,7 @@ deliveries = Table(
     CheckConstraint(
         "(status IN ('delivered', 'dead', 'resolved')) = (finished_at IS NOT NULL)", name="finished_exactly_when_ended"
     ),
-    CheckConstraint("attempts >= run_from", name="a_run_starts_in_the_past"),
+    CheckConstraint("attempts >= run_from + probes", name="a_run_starts_in_the_past"),
     CheckConstraint("NOT in_line OR sequence IS NOT NULL", name="in_line_of_a_sequence"),
     CheckConstraint("NOT parked OR (status = 'pending' AND in_line)", name="parked_in_line"),
 )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import click
 
@@ -49,9 +49,9 @@ def set_(
     """
     config = read_configuration(config_path)
     given = assignments(settings, config.defaults)
-    before, version = _stored(config, name)
+    stored = _stored(config, name)
     given += asked(secrets, config.defaults)
-    raw: dict[str, Any] = json.loads(before)
+    version, raw = stored.key_version, json.loads(stored.document)
     changed(raw, given, unset)
     draft = draft_operator(name, raw, config.defaults, Path.cwd())
     fault = lease_fault(draft.operator, config)
@@ -59,9 +59,9 @@ def set_(
         raise ConfigError([fault])
     for warning in draft.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    differs = draft.document.reveal() != before
+    differs = draft.document.reveal() != stored.document
     if differs and not dry_run:
-        version = _write(config, draft)
+        version = _write(config, draft, stored.locked)
     if as_json:
         print_json({"name": name, "changed": differs, "dry_run": dry_run, "key_version": version})
     else:
@@ -75,47 +75,58 @@ def _outcome(differs: bool, dry_run: bool, version: int | None) -> str:
     return told if version is None else f"{told}, key version {version}"
 
 
-def _stored(config: Config, name: str) -> tuple[str, int | None]:
-    """An operator's settings as they stand, `{}` for one that is new; nothing is made for it. Raises Refused."""
+class _Stored(NamedTuple):
+    """An operator's settings as they stand, `{}` for one that is new, and what they are as the store has them."""
+
+    document: str = "{}"
+    key_version: int | None = None
+    locked: str | None = None
+
+
+def _stored(config: Config, name: str) -> _Stored:
+    """Nothing is made for it. Raises Refused."""
     if name in config.documents:
         told = f"change it there, then: dispatcher operators apply -c {config.path}"
         raise Refused(f"{name} is declared by {config.path.name}: {told}")
     if not config.database.exists() or not config.database.stat().st_size:
-        return "{}", None
+        return _Stored()
     database = opened(config)
     standing = next((row for row in store.standings(database) if row.name == name and row.settings), None)
     if standing is None:
-        return "{}", None
+        return _Stored()
     if standing.origin == FILE:
         told = f"take it out of force first: dispatcher operators apply -c {config.path}"
         raise Refused(f"{name} was declared by a file, and {config.path.name} does not declare it any more; {told}")
     try:
-        return document_of(standing, open_vault(config, database)), standing.key_version
+        return _Stored(document_of(standing, open_vault(config, database)), standing.key_version, standing.settings)
     except VaultError as error:
         click.echo(f"Warning: {name}: the stored settings are lost ({error}); all of them must be given", err=True)
-        return "{}", standing.key_version
+        return _Stored("{}", standing.key_version, standing.settings)
 
 
-def _write(config: Config, draft: Draft) -> int | None:
+def _write(config: Config, draft: Draft, instead: str | None) -> int | None:
     """The version of its key, where it has one."""
     database = opened(config, create=True)
-    put(database, open_vault(config, database), draft, WallClock().now(), actor=actor())
+    if not put(database, open_vault(config, database), draft, WallClock().now(), actor=actor(), instead=instead):
+        raise Refused(f"somebody else has changed {draft.operator.name} meanwhile; look at it and say it again")
     Bell(config.database).ring()
     return next(row.key_version for row in store.standings(database) if row.name == draft.operator.name)
 
 
 @click.command(name="apply")
+@click.option("--lost-key", is_flag=True, help="The former master key is lost: write over what it locked.")
 @config_option
 @json_option
 @guarded
-def apply(config_path: Path, as_json: bool) -> None:
+def apply(lost_key: bool, config_path: Path, as_json: bool) -> None:
     """Bring what the file declares into force, as a reload of the daemon does; it takes it up at once.
 
     What the file no longer declares is taken out of force, and its deliveries wait; operators made by `set` stay.
     """
     config = read_configuration(config_path)
     database = opened(config, create=True)
-    written = provision(database, open_vault(config, database), config, WallClock().now(), actor=actor())
+    vault, now = open_vault(config, database), WallClock().now()
+    written = provision(database, vault, config, now, actor=actor(), lost_key=lost_key)
     Bell(config.database).ring()
     declared = [name for name in written if name in config.documents]
     gone = [name for name in written if name not in config.documents]
