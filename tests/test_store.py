@@ -1,8 +1,10 @@
 """The corridor on a real SQLite file: accept, survey, claim, settle, rescue, and what the schema refuses."""
 
+import sqlite3
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from dispatcher.clock import MINUTE, SECOND
+from dispatcher.errors import Refused
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, judge_interrupted, move
 from dispatcher.store import corridor, ledger
 from dispatcher.store.corridor import Fate, Settlement, Stranded
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.operators import Declared, declare, standings
+from dispatcher.store.schema import SCHEMA_VERSION
 from tests.ground import NOW
 from tests.workshop import accept, attempts_of, event, failed, row, rows, settle, settled, take
 
@@ -739,3 +743,16 @@ class Corridor(RuleBasedStateMachine):
 
 Corridor.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, database=None)
 TestCorridor = Corridor.TestCase
+
+
+def test_a_file_of_another_schema_is_told_by_its_version_and_another_program_s_is_told_as_that(tmp_path: Path) -> None:
+    open_database(tmp_path / "ours.db").close()
+    for name, script, told in (
+        ("ours.db", f"PRAGMA user_version = {SCHEMA_VERSION - 1}", f"has schema {SCHEMA_VERSION - 1}, this dispatcher"),
+        ("theirs.db", "CREATE TABLE notes (text); PRAGMA user_version = 1", "another program's tables"),
+        ("alike.db", f"CREATE TABLE notes (text); PRAGMA user_version = {SCHEMA_VERSION}", "another program's tables"),
+    ):
+        with closing(sqlite3.connect(tmp_path / name)) as connection:
+            connection.executescript(script)
+        with pytest.raises(Refused, match=told):
+            open_database(tmp_path / name)
