@@ -760,10 +760,7 @@ def test_a_database_of_a_newer_dispatcher_is_a_fault_and_is_left_alone(desk: Des
     before = desk.content()
     status, told = checked(desk, "--no-network")
     assert status == 2
-    assert (
-        f"has schema {SCHEMA_VERSION + 1}; this dispatcher works with schema {SCHEMA_VERSION}"
-        in told["faults"][0]["fault"]
-    )
+    assert f"has schema {SCHEMA_VERSION + 1}, this dispatcher works with {SCHEMA_VERSION}" in told["faults"][0]["fault"]
     for command in (["log"], ["enqueue", desk.file([TWO])]):
         assert desk.call(*command).status == 1
     assert desk.content() == before

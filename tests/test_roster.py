@@ -523,7 +523,7 @@ async def test_under_another_master_key_nothing_is_written_over_unless_the_old_o
         before = standings(at.database)["acme"]
         file(tmp_path, "acme", top=masters(NEW_MASTER))
         await at.cut_off()
-        with pytest.raises(Refused, match="settings of acme can't be read: it is sealed under .* apply --lost-key"):
+        with pytest.raises(Refused, match=r"settings of acme can't be read: it is sealed under .* apply --lost-key"):
             at.build()
         lost = open_database(tmp_path / "dispatcher.db")
         assert standings(lost)["acme"] == before
