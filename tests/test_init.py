@@ -205,3 +205,15 @@ def test_init_is_the_first_command_after_the_demo() -> None:
     assert main.list_commands(None)[:2] == ["demo", "init"]  # type: ignore[arg-type]  # needs no context
     assert "a configuration and a master key to start with" in call("--help").out
     assert "Overwrites nothing" in call("init", "--help").out
+
+
+def test_a_master_key_alone_is_made_for_an_installation_that_has_its_configuration(here: Path) -> None:
+    done = call("init", "--master-key", "fresh.key")
+    assert (done.status, files(here)) == (0, ["fresh.key"])
+    key = read_or_make_key_file(here / "fresh.key", make=False)
+    assert done.out == f"made fresh.key (master key {key.key_id})\n"
+    assert stat.S_IMODE((here / "fresh.key").stat().st_mode) == 0o600
+    again = call("init", "--master-key", "fresh.key", "--json")
+    assert again.status == 1
+    assert "fresh.key exists already and won't be overwritten" in again.err
+    assert read_or_make_key_file(here / "fresh.key", make=False).key_id == key.key_id

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.cli.operators import change
 from dispatcher.cli.operators.values import is_secret
 from dispatcher.config.operators import Defaults
 from dispatcher.seal.vault import MasterKey
@@ -703,3 +704,30 @@ def test_no_secret_stands_in_what_a_whole_day_leaves_behind(street: _Spoken, ori
     assert [one for one in secrets if one in text] == []
     master = (street.folder / "dispatcher.db-key").read_text().strip()
     assert (master.encode() in whole, master in text) == (False, False)
+
+
+def test_two_who_change_one_operator_at_once_do_not_undo_each_other(
+    bureau: Bureau, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bureau.make("acme")
+    ask = change.asked
+
+    def meanwhile(*asked: Any) -> Any:
+        """While a person types the new token, a colleague exchanges the key."""
+        monkeypatch.setattr(change, "asked", ask)
+        assert bureau.call("operators", "set", "acme", "--secret", "crypto.key", stdin=f"{NEW_KEY}\n").status == 0
+        return ask(*asked)
+
+    monkeypatch.setattr(change, "asked", meanwhile)
+    before = bureau.call("operators", "set", "acme", "--secret", "token", stdin="another-token-of-acme\n")
+    assert before.status == 1
+    assert "somebody else has changed acme meanwhile; look at it and say it again" in before.err
+    assert [key["version"] for key in bureau.shown("acme")["keys"]] == [1, 2]
+    assert bureau.listed()["acme"]["key_version"] == 2
+
+
+def test_reencrypt_without_a_former_key_says_what_is_missing(bureau: Bureau) -> None:
+    bureau.make("acme")
+    done = bureau.call("reencrypt")
+    assert done.status == 0
+    assert "no former master key is given: to exchange the key, give the new key as secrets.master_key" in done.err

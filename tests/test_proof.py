@@ -365,6 +365,7 @@ async def test_a_401_gets_a_fresh_token_and_the_order_again_within_the_same_atte
         await take(at, order())
         assert login.shown == ["token-1", "token-2"]
         assert made(at) == [(1, 200, None, False)]
+        assert at.attempts(order()["order_no"])[0]["detail"] == "sent twice: 401 with the token before"
         assert at.row().status == "delivered"
         first, second = login.orders
         assert first.content == second.content
@@ -790,8 +791,9 @@ def test_whatever_is_accepted_never_makes_a_line_that_nobody_configured(wiretap:
         assert lines[-1] == b"Content-Length: %d" % len(body)
 
     one()
-    assert sent > 5
-    assert refused > 5
+    # The examples above, at least: what else is drawn is chance.
+    assert sent >= 2
+    assert refused >= 4
 
 
 @pytest.mark.parametrize("told", ["a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\rX-Evil: 1", "a\0"])
@@ -941,3 +943,13 @@ def test_an_operator_behind_a_private_authority_that_demands_our_certificate_is_
     for name in ("bolt", "coin"):
         shown = story.show(orders(1)[0]["order_no"], name)
         assert [(one["reason"], one["ambiguous"]) for one in shown["attempts"]] == [("tls", False)]
+
+
+async def test_a_headers_words_are_hidden_one_by_one_too(tmp_path: Path) -> None:
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(500, content=b'{"message":"bad key S3CRETVALUE123"}')
+
+    at = Bench(configured(tmp_path, auth="none", headers={"Authorization": "ApiKey S3CRETVALUE123"}), answer=answer)
+    async with at:
+        await take(at, order())
+        assert at.attempts()[0]["response"] == '{"message":"bad key [token]"}'

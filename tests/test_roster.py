@@ -844,3 +844,36 @@ def test_a_lost_settings_text_is_told_as_what_it_is(tmp_path: Path, database: Da
     acme = standings(database)["acme"]
     with pytest.raises(VaultError, match="it is no sealed text, or was cut off"):
         roster.document_of(acme._replace(settings=(acme.settings or "")[:30]), vault)
+
+
+async def test_an_operator_that_cannot_be_used_makes_the_worker_unready_and_is_not_called_unconfigured(
+    tmp_path: Path,
+) -> None:
+    async with Bench(file(tmp_path)) as at:
+        put_by_command(at, "acme", settings_of("acme"))
+        await at.look()
+        await at.send(1)
+        with at.database.writing() as connection:
+            connection.execute(update(operators).values(settings="00000000.AAAA", revision=99))
+        await at.look()
+        assert at.daemon.not_ready()["operator acme"] == "its settings can't be used; the log says why"
+        assert at.told("operator_unfit")
+        assert not at.told("operator_not_configured")
+
+
+async def test_what_changed_of_an_operator_is_told_without_its_secrets(tmp_path: Path) -> None:
+    async with Bench(file(tmp_path)) as at:
+        put_by_command(at, "acme", settings_of("acme"))
+        await at.look()
+        put_by_command(at, "acme", settings_of("acme", crypto={"key": "fedcba9876543210", "iv": IV}))
+        await at.look()
+        store.stop(at.database, "acme", "paused_at", ("pause", "tester", None), NOW)
+        await at.look()
+        told = [
+            {name: line[name] for name in line if name not in ("event", "level")}
+            for line in at.told("operator_changed")
+        ]
+        assert told == [
+            {"operator": "acme", "settings": "changed", "key_version": 2},
+            {"operator": "acme", "paused": True},
+        ]

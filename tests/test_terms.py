@@ -14,7 +14,7 @@ from dispatcher.clock import DAY, HOUR, MINUTE, SECOND, to_datetime
 from dispatcher.errors import ConfigError, EventError, Fault
 from dispatcher.operator import Auth, Operator, Terms
 from dispatcher.policy import Delays, Interval, Rule
-from tests.ground import NOW, acme_with, config_with, line, lock, notice, settle_event
+from tests.ground import NOW, acme_with, config_with, faults_of, line, lock, notice, settle_event
 from tests.test_settle import CALLBACK, NO, NOTICE, YES, Payouts, settings
 from tests.workshop import opened
 
@@ -590,3 +590,16 @@ def test_what_delays_are_measured_from_is_said_for_the_types_that_have_delays() 
     own = terms.operators["acme"].terms
     assert own["notice"].schedule == Delays(measured_from="first")
     assert own["settle"].schedule == Interval(60 * SECOND, 3 * HOUR)
+
+
+def test_an_order_by_what_nothing_has_that_the_operator_takes_is_refused() -> None:
+    both = 'callback_url = "https://acme.example/w"\nordering = { key = "roundId" }'
+    assert set(faults_of(acme_with('ordering = { key = "roundId" }'))) == {"operators.acme.ordering.key"}
+    (warning,) = config_with(acme_with(both)).warnings
+    assert (warning.where, warning.mend) == ("operators.acme.ordering.key", "notice goes out unordered")
+    assert not config_with(acme_with('ordering = { key = "uid" }')).warnings
+
+
+def test_what_is_said_for_a_type_that_the_operator_does_not_take_is_warned_of() -> None:
+    (warning,) = config_with(acme_with('settle = { retry = { every = "30s" , for = "1h" } }')).warnings
+    assert str(warning).startswith("operators.acme.settle: says how, and there is no callback_url; write callback_url")
