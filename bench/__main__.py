@@ -33,7 +33,7 @@ TAIL = """
   line each, by one process; {drain} waiting spins, 512 in flight, one operator.
 - *The bare transport* sends requests of the same size in a loop: deadline, address check and body cap, but no
   encryption, no log and no store.
-- *Settled in order*: `ordering = { key = "uid" }`, as many spins as players, against the same spins without it.
+- *Settled in order*: `ordering = {{ key = "uid" }}`, as many spins as players, against the same spins without it.
 - *Accept to first POST* is taken from the store: `accepted_at` to the attempt's `started_at`, with an `enqueue` that
   is fed by a pipe, the store's commit included.
 """
