@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.cli.operators import change
+from dispatcher.cli.operators import values
 from dispatcher.cli.operators.values import is_secret
 from dispatcher.config.operators import Defaults
 from dispatcher.seal.vault import MasterKey
@@ -19,6 +19,7 @@ from tests.story import COMMAND, Done, Story, orders, until
 from tests.test_cli import Desk
 
 NEW_KEY, NEW_IV = "fedcba9876543210", "0G1f2E3d4C5b6A7h"
+CHANGE = "dispatcher.cli.operators.change"
 # For a delivery that is to be retried until somebody does something about it.
 OFTEN = 'retry.delays=["100ms"' + ', "200ms"' * 99 + "]"
 COLUMNS = {"name", "state", "origin", "types", "concurrency", "key_version", "waiting", "updated_at"}
@@ -710,15 +711,14 @@ def test_two_who_change_one_operator_at_once_do_not_undo_each_other(
     bureau: Bureau, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bureau.make("acme")
-    ask = change.asked
 
     def meanwhile(*asked: Any) -> Any:
         """While a person types the new token, a colleague exchanges the key."""
-        monkeypatch.setattr(change, "asked", ask)
+        monkeypatch.setattr(f"{CHANGE}.asked", values.asked)
         assert bureau.call("operators", "set", "acme", "--secret", "crypto.key", stdin=f"{NEW_KEY}\n").status == 0
-        return ask(*asked)
+        return values.asked(*asked)
 
-    monkeypatch.setattr(change, "asked", meanwhile)
+    monkeypatch.setattr(f"{CHANGE}.asked", meanwhile)
     before = bureau.call("operators", "set", "acme", "--secret", "token", stdin="another-token-of-acme\n")
     assert before.status == 1
     assert "somebody else has changed acme meanwhile; look at it and say it again" in before.err
