@@ -3,14 +3,13 @@
 import asyncio
 import errno
 import socket
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 import dispatcher.dispatch
 from dispatcher.clock import DAY, HOUR, MINUTE, SECOND
@@ -39,7 +38,7 @@ from tests.workshop import (
     take,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
 OK = httpx.Response(200)
 NO = httpx.Response(500)
@@ -64,9 +63,8 @@ def bench(folder: Path, *answers: Any, clock: MovedClock | None = None, **lines:
 
 def columns(database: Database) -> dict[str, Any]:
     """The one delivery, whole."""
-    with closing(sqlite3.connect(database.path)) as connection:
-        connection.row_factory = sqlite3.Row
-        return dict(connection.execute("SELECT * FROM deliveries").fetchone())
+    with database.reading() as connection:
+        return dict(connection.execute(text("SELECT * FROM deliveries")).mappings().one())
 
 
 async def ready(at: Bench) -> tuple[int, dict[str, str]]:
@@ -182,9 +180,8 @@ async def test_a_token_that_no_master_key_unlocks_is_put_off_until_one_does(tmp_
         assert (at.sent, at.row()[5:7], at.row().reason) == (0, ("pending", 0), "config")
         assert "the player's token can't be unlocked" in at.told("put_off")[0]["detail"]
         assert "network" in at.daemon.not_ready()
-        with closing(sqlite3.connect(at.database.path)) as connection:
-            connection.execute("UPDATE deliveries SET bearer = ?", (own,))
-            connection.commit()
+        with at.database.writing() as connection:
+            connection.execute(text("UPDATE deliveries SET bearer = :own"), {"own": own})
         await at.after(PUT_OFF)
         assert at.row()[5:7] == ("delivered", 1)
         assert at.request().headers["Authorization"] == "Bearer the-players-own"

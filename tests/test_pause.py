@@ -14,6 +14,7 @@ import httpx
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
+from sqlalchemy import text
 
 from dispatcher.clock import DAY, HOUR, MINUTE, SECOND
 from dispatcher.store import corridor, operators
@@ -22,7 +23,7 @@ from tests.ground import NOW, acme_with, notice
 from tests.story import COMMAND, Done, Story, orders, until
 from tests.workshop import Bench, Gate, accept, configuration, event, rows
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
 OK = httpx.Response(200)
 NO = httpx.Response(500)
@@ -50,8 +51,8 @@ def standing(at: Bench, operator: str = "acme") -> Standing:
 
 
 def anchor(at: Bench) -> int:
-    with closing(sqlite3.connect(at.database.path)) as connection:
-        return int(connection.execute("SELECT anchor_at FROM deliveries").fetchone()[0])
+    with at.database.reading() as connection:
+        return int(connection.scalar(text("SELECT anchor_at FROM deliveries")))
 
 
 Step = int | str
@@ -196,6 +197,7 @@ async def test_delays_from_the_first_attempt_stand_still_while_it_is_paused(tmp_
 STEPS = some.one_of(some.integers(0, 20 * SECOND), some.sampled_from([*VERBS, *(f"unheard {verb}" for verb in VERBS)]))
 
 
+@pytest.mark.sqlite_only
 @settings(max_examples=40)
 @given(some.lists(STEPS, max_size=12))
 @example(["pause", 1, "hold", "resume", 1, "release"])

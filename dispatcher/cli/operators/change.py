@@ -16,7 +16,7 @@ from dispatcher.errors import ConfigError, Refused
 from dispatcher.roster import FILE, document_of, lease_fault, open_vault, provision, put
 from dispatcher.seal.vault import VaultError
 from dispatcher.store import operators as store
-from dispatcher.store.engine import Bell
+from dispatcher.store.engine import is_there
 
 _STOPS = ("paused_at", "held_at")
 
@@ -80,7 +80,7 @@ def _stored(config: Config, name: str) -> tuple[str, int | None]:
     if name in config.documents:
         told = f"change it there, then: dispatcher operators apply -c {config.path}"
         raise Refused(f"{name} is declared by {config.path.name}: {told}")
-    if not config.database.exists() or not config.database.stat().st_size:
+    if not is_there(config.database):
         return "{}", None
     database = opened(config)
     standing = next((row for row in store.standings(database) if row.name == name and row.settings), None)
@@ -100,7 +100,7 @@ def _write(config: Config, draft: Draft) -> int | None:
     """The version of its key, where it has one."""
     database = opened(config, create=True)
     put(database, open_vault(config, database), draft, WallClock().now(), actor=actor())
-    Bell(config.database).ring()
+    database.ring()
     return next(row.key_version for row in store.standings(database) if row.name == draft.operator.name)
 
 
@@ -116,7 +116,7 @@ def apply(config_path: Path, as_json: bool) -> None:
     config = read_configuration(config_path)
     database = opened(config, create=True)
     written = provision(database, open_vault(config, database), config, WallClock().now(), actor=actor())
-    Bell(config.database).ring()
+    database.ring()
     declared = [name for name in written if name in config.documents]
     gone = [name for name in written if name not in config.documents]
     if as_json:
