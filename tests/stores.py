@@ -24,6 +24,11 @@ _EMPTY = ";".join(
     + [f"ALTER SEQUENCE {name}_id_seq RESTART" for name in _TABLES if "id" in metadata.tables[name].c]
 )
 
+_CUT_OFF = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'dispatcher%'"
+)
+
 
 class PostgreSQL:
     """A database that is empty whenever somebody asks for it."""
@@ -40,6 +45,18 @@ class PostgreSQL:
             self._door = open_database(self.place)
         with self._door.writing() as connection:
             connection.execute(text(_EMPTY))
+
+    def cut_off(self) -> None:
+        """Every session but the one that empties the tables is ended, as by a restart of the server."""
+        assert self._door is not None
+        with self._door.writing() as connection:
+            connection.execute(_CUT_OFF)
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def start(self) -> None:
+        self.process.ensure_postgres_running()
 
     def close(self) -> None:
         if self._door is not None:

@@ -2,6 +2,8 @@
 
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,10 +11,11 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from dispatcher.clock import MINUTE, SECOND
+from dispatcher.errors import StoreUnavailable
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, judge_interrupted, move
 from dispatcher.store import corridor, ledger
@@ -399,6 +402,60 @@ def test_an_error_of_our_own_within_a_turn_leaves_nothing_on_disk(
         corridor.turn(database, [settled(claim, NOW)], {"acme": 5}, NOW)
     assert run(database, "SELECT * FROM deliveries ORDER BY id") == before
     assert run(database, "SELECT * FROM attempts") == []
+
+
+def unanswered(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next commit is made, and the store is gone before it says so."""
+    writing = database.writing
+
+    @contextmanager
+    def once() -> Iterator[Connection]:
+        monkeypatch.setattr(database, "writing", writing)
+        with writing() as connection:
+            yield connection
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(database, "writing", once)
+
+
+def test_a_turn_of_which_nobody_knows_whether_it_was_committed_is_made_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(database, 1, 2, 3)
+    (first, second) = take(database, most=2)
+    done = [settled(first, NOW + 5), failed(second, NOW + 6)]
+    unanswered(database, monkeypatch)
+    with pytest.raises(StoreUnavailable):
+        corridor.turn(database, done, {"acme": 5}, NOW + 7)
+    turned = corridor.turn(database, done, {"acme": 5}, NOW + 7)
+    assert turned.late == []
+    assert [(claim.key, claim.attempt) for claim in turned.claimed] == [("3", 1)]
+    assert [len(attempts_of(database, key)) for key in (1, 2)] == [1, 1]
+    assert settle(database, settled(turned.claimed[0], NOW + 8)) == []
+    assert [(one.status, one.attempts) for one in rows(database)] == [
+        ("delivered", 1),
+        ("pending", 1),
+        ("delivered", 1),
+    ]
+
+
+def test_a_turn_that_was_not_committed_is_made_whole_the_second_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(database, 1, 2)
+    (first,) = take(database, most=1)
+    claim = corridor._claim
+    monkeypatch.setattr(corridor, "_claim", gone)
+    with pytest.raises(StoreUnavailable):
+        corridor.turn(database, [settled(first, NOW)], {"acme": 5}, NOW)
+    monkeypatch.setattr(corridor, "_claim", claim)
+    assert row(database, 1).status == "sending"
+    turned = corridor.turn(database, [settled(first, NOW)], {"acme": 5}, NOW)
+    assert (keys(turned.claimed), turned.late, row(database, 1).status) == (["2"], [], "delivered")
+
+
+def gone(*_arguments: object) -> list[Claim]:
+    raise StoreUnavailable("gone")
 
 
 @pytest.mark.parametrize(

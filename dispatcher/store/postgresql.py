@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from typing import cast
 
 import psycopg
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine, event, select, text
@@ -184,10 +185,9 @@ class ServerPost:
         raise Refused(f"{holder} already runs a worker on this database; it has one worker: stop that one first")
 
     def _driver(self) -> psycopg.Connection:
-        driver = self._session.connection.dbapi_connection if self._session is not None else None
-        if not isinstance(driver, psycopg.Connection):
+        if self._session is None or self._session.closed:
             raise StoreUnavailable("the worker's session is not open")
-        return driver
+        return cast(psycopg.Connection, self._session.connection.dbapi_connection)
 
     def listen(self) -> int:
         with self._translated():
