@@ -24,7 +24,7 @@ from dispatcher.clock import HOUR, MINUTE, SECOND, WallClock
 from dispatcher.events import Event
 from dispatcher.operator import Ordering, OrderingKey, WhenDead
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, Verdict, judge_interrupted
-from dispatcher.store import corridor, ledger
+from dispatcher.store import corridor, ledger, statements
 from dispatcher.store.corridor import Fate, Settlement
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
@@ -418,15 +418,15 @@ BY_ID = "USING INTEGER PRIMARY KEY (rowid=?)"
 
 @pytest.mark.sqlite_only
 def test_a_claim_looks_at_what_is_due_only(database: Database) -> None:
-    assert plan(database, corridor._DUE) == [
+    assert plan(database, statements.DUE) == [
         "SEARCH deliveries USING INDEX due (operator=? AND due_at<?)",
-        *[step for step in plan(database, corridor._DUE) if not step.startswith("SEARCH deliveries")],
+        *[step for step in plan(database, statements.DUE) if not step.startswith("SEARCH deliveries")],
     ]
 
 
 @pytest.mark.sqlite_only
 def test_the_survey_looks_at_what_is_due_only(database: Database) -> None:
-    read = [step for step in plan(database, corridor._SURVEY) if not step.startswith(("SCAN w", "SCAN waiting"))]
+    read = [step for step in plan(database, statements.SURVEY) if not step.startswith(("SCAN w", "SCAN waiting"))]
     assert len(read) == 3
     assert all("USING" in step and "INDEX due" in step for step in read), read
 

@@ -18,7 +18,7 @@ from dispatcher.clock import MINUTE, SECOND
 from dispatcher.errors import StoreUnavailable
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, judge_interrupted, move
-from dispatcher.store import corridor, ledger
+from dispatcher.store import corridor, ledger, statements
 from dispatcher.store.corridor import Fate, Settlement, Stranded
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
@@ -227,16 +227,16 @@ def test_two_turns_never_share_a_token(database: Database) -> None:
 
 @pytest.mark.sqlite_only
 def test_a_claim_uses_the_index_of_what_is_due_and_sorts_nothing(database: Database) -> None:
-    plan = run(database, f"EXPLAIN QUERY PLAN {words(database, corridor._DUE)}", operator="acme", now=NOW, most=1)
+    plan = run(database, f"EXPLAIN QUERY PLAN {words(database, statements.DUE)}", operator="acme", now=NOW, most=1)
     told = "\n".join(step.detail for step in plan)
     assert "SEARCH deliveries USING INDEX due (operator=? AND due_at<?)" in told
     assert "TEMP B-TREE" not in told
 
 
 @pytest.mark.sqlite_only
-@pytest.mark.parametrize(("statement", "index"), [("_STRANDED", "held"), ("_SURVEY", "due")])
+@pytest.mark.parametrize(("statement", "index"), [("STRANDED", "held"), ("SURVEY", "due")])
 def test_rescue_and_survey_use_their_partial_indexes(database: Database, statement: str, index: str) -> None:
-    plan = run(database, f"EXPLAIN QUERY PLAN {words(database, getattr(corridor, statement))}", before=NOW)
+    plan = run(database, f"EXPLAIN QUERY PLAN {words(database, getattr(statements, statement))}", before=NOW)
     read = [step.detail for step in plan if "deliveries" in step.detail or step.detail.startswith("SEARCH d ")]
     assert read
     assert all(f"INDEX {index}" in detail for detail in read), read

@@ -12,13 +12,14 @@ from sqlalchemy import Connection, select
 
 from dispatcher.errors import Contended, StoreUnavailable
 from dispatcher.events import Event
-from dispatcher.policy import Claim, Outcome, Status, Verb, Verdict, move
-from dispatcher.store.dialect import Spelled, column
+from dispatcher.policy import Claim, Outcome, Status, Verb, Verdict
+from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.insertion import insert_new
 from dispatcher.store.line import Line, advance, hold
 from dispatcher.store.operators import latest_revision
 from dispatcher.store.schema import deliveries
+from dispatcher.store.statements import DECIDED, DUE, MOVE, RECORD, STRANDED, SURVEY, TAKE, TAKEN
 
 SNIPPET_BYTES = 1_024
 
@@ -76,120 +77,6 @@ class Survey(NamedTuple):
 
 
 _d = deliveries.c
-
-# Each statement moves a whole batch, handed over and back as one JSON text: SQLite then works through it in a single
-# step without Python's lock, where a row at a time would fight for it with the corridor's own thread; to PostgreSQL
-# it is one way there and back.
-#
-# What an index is partial by is a literal, not a parameter: SQLite takes it only where it sees its condition.
-_CLAIM = "id, operator, type, key, uid, body, bearer, sequence, attempts, run_from, anchor_at"
-_DUE = Spelled(
-    lambda its: (
-        f"""
-    SELECT {its.every.format(its.values.format(f"{_CLAIM}, due_at, ambiguous"))} FROM (
-        SELECT * FROM deliveries
-        WHERE operator = :operator AND status = 'pending' AND parked = {its.no} AND due_at <= :now
-        ORDER BY due_at, id LIMIT :most {its.ours}
-    ) AS due
-    """
-    )
-)
-_HELD = f"{_CLAIM}, claimed_at, ambiguous, token"
-_STRANDED = Spelled(
-    lambda its: (
-        f"SELECT {its.every.format(its.values.format(_HELD))}"
-        " FROM deliveries WHERE status = 'sending' AND claimed_at <= :before"
-    )
-)
-_TAKEN = Spelled(
-    lambda its: (
-        f"SELECT {its.every.format(its.values.format(_HELD))}"
-        " FROM deliveries WHERE status = 'sending' AND token = :token"
-    )
-)
-_TAKE = Spelled(
-    lambda its: (
-        f"""
-    UPDATE deliveries
-    SET status = '{move(Status.PENDING, Verb.CLAIM)}', due_at = NULL, attempts = attempts + 1,
-        token = :token, claimed_at = :now
-    WHERE id IN (SELECT CAST(value AS bigint) FROM {its.each.format("ids")})
-    """
-    )
-)
-# What a settlement is on its way to the store: a list, in this order, since names would cost a third more.
-_SETTLED = """
-    id:bigint token:bigint n:integer trigger:text started_at:bigint duration:bigint http_status:integer code:text
-    reason:text doubtful:boolean key_version:integer response:text detail:text status:text due_at:bigint
-    finished_at:bigint anchor_at:bigint ambiguous:boolean uncounted:boolean leaves:boolean
-"""
-_s = {
-    name: column(position, kind)
-    for position, (name, _, kind) in enumerate(one.partition(":") for one in _SETTLED.split())
-}
-# A turn whose commit nobody answered for is made again: what it recorded the first time is the same attempt then,
-# not another one that came late.
-_RECORD = Spelled(
-    lambda its: (
-        f"""
-    INSERT INTO attempts (delivery_id, n, "trigger", started_at, duration, http_status, code, reason, ambiguous,
-                          key_version, response, detail, late)
-    SELECT {_s["id"]}, {_s["n"]}, {_s["trigger"]}, {_s["started_at"]}, {_s["duration"]}, {_s["http_status"]},
-           {_s["code"]}, {_s["reason"]}, {_s["doubtful"]}, {_s["key_version"]}, {_s["response"]}, {_s["detail"]},
-           d.token IS NULL OR d.token <> {_s["token"]}
-    FROM {its.each.format("rows")} JOIN deliveries d ON d.id = {_s["id"]}
-    WHERE NOT {_s["uncounted"]} AND NOT EXISTS (
-        SELECT 1 FROM attempts a
-        WHERE a.delivery_id = {_s["id"]} AND a.n = {_s["n"]} AND a.started_at = {_s["started_at"]}
-          AND coalesce(a.duration, -1) = coalesce({_s["duration"]}, -1)
-          AND coalesce(a.http_status, -1) = coalesce({_s["http_status"]}, -1)
-          AND coalesce(a.reason, '') = coalesce({_s["reason"]}, '')
-    )
-    ON CONFLICT DO NOTHING
-    """
-    )
-)
-_MOVE = Spelled(
-    # The token is the guard: without it a hand whose claim was taken away would overwrite its successor's result.
-    lambda its: (
-        f"""
-    UPDATE deliveries
-    SET status = {_s["status"]}, due_at = {_s["due_at"]}, finished_at = {_s["finished_at"]},
-        anchor_at = {_s["anchor_at"]}, reason = {_s["reason"]}, ambiguous = {_s["ambiguous"]},
-        attempts = CASE WHEN {_s["uncounted"]} THEN attempts - 1 ELSE attempts END,
-        in_line = in_line AND NOT {_s["leaves"]}, token = NULL, claimed_at = NULL
-    FROM {its.each.format("rows")}
-    WHERE deliveries.id = {_s["id"]} AND deliveries.token = {_s["token"]}
-    """
-    )
-)
-_DECIDED = Spelled(
-    lambda its: (
-        "SELECT delivery_id, n, started_at, duration, http_status, reason FROM attempts"
-        f" WHERE NOT late AND delivery_id IN (SELECT CAST(value AS bigint) FROM {its.each.format('ids')})"
-    )
-)
-# One index seek for each operator that has work, not one step for each row that waits.
-_SURVEY = Spelled(
-    lambda its: (
-        f"""
-    WITH RECURSIVE waiting(operator) AS (
-        SELECT min(operator) FROM deliveries WHERE status = 'pending' AND parked = {its.no}
-        UNION ALL
-        SELECT (
-            SELECT min(d.operator) FROM deliveries d
-            WHERE d.status = 'pending' AND d.parked = {its.no} AND d.operator > waiting.operator
-        )
-        FROM waiting WHERE waiting.operator IS NOT NULL
-    )
-    SELECT w.operator, (
-        SELECT min(d.due_at) FROM deliveries d
-        WHERE d.status = 'pending' AND d.parked = {its.no} AND d.operator = w.operator
-    )
-    FROM waiting w WHERE w.operator IS NOT NULL
-    """
-    )
-)
 # How often a batch is begun again because another process hands in the same events at the same moment.
 _TRIES = 5
 
@@ -258,7 +145,7 @@ def _known(connection: Connection, events: Sequence[Event]) -> dict[tuple[str, .
 def survey(database: Database) -> Survey:
     """What there is to do."""
     with database.reading() as connection:
-        earliest = {row[0]: row[1] for row in connection.execute(_SURVEY.on(connection))}
+        earliest = {row[0]: row[1] for row in connection.execute(SURVEY.on(connection))}
         return Survey(earliest, latest_revision(connection))
 
 
@@ -276,7 +163,7 @@ def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, in
             hold(connection, left)
             late = _settle(connection, done, now) if done else []
             freed = advance(connection, left)
-            found = [_as_claim(row, row[8], token) for row in _rows(connection, _TAKEN, token=token)] if again else []
+            found = [_as_claim(row, row[8], token) for row in _rows(connection, TAKEN, token=token)] if again else []
             turned = Turned(found or _claim(connection, wanted, now, token), late, freed)
     except StoreUnavailable:
         database.in_doubt = token
@@ -294,16 +181,16 @@ def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: i
     claims = [
         _as_claim(row, row[8] + 1, token)
         for operator, most in wanted.items()
-        for row in _rows(connection, _DUE, operator=operator, now=now, most=most)
+        for row in _rows(connection, DUE, operator=operator, now=now, most=most)
     ]
     if claims:
         ids = _json([claim.id for claim in claims])
-        connection.execute(_TAKE.on(connection), {"ids": ids, "token": token, "now": now})
+        connection.execute(TAKE.on(connection), {"ids": ids, "token": token, "now": now})
     return claims
 
 
 def _as_claim(row: list[Any], attempt: int, token: int) -> Claim:
-    """From the columns of _CLAIM, the time that the row is chosen by, and `ambiguous`."""
+    """From the columns of CLAIM, the time that the row is chosen by, and `ambiguous`."""
     id_, operator, kind, key, uid, body, bearer, sequence, _, run_from, anchor_at, at, ambiguous = row[:13]
     known = (id_, operator, kind, key, uid, body, bearer, attempt, run_from, anchor_at, at, token)
     return Claim(*known, bool(ambiguous), sequence)
@@ -321,23 +208,23 @@ def _json(value: object) -> str:
 def _settle(connection: Connection, done: Sequence[Settlement], now: int) -> list[Settlement]:
     """Record every attempt, move the deliveries that are still ours; returns the settlements that were late."""
     rows = {"rows": _json([_settled(settlement, now) for settlement in done])}
-    connection.execute(_RECORD.on(connection), rows)
-    moved = connection.execute(_MOVE.on(connection), rows).rowcount
+    connection.execute(RECORD.on(connection), rows)
+    moved = connection.execute(MOVE.on(connection), rows).rowcount
     if moved == len(done):
         return []
     ids = _json([settlement.claim.id for settlement in done])
-    decided = {tuple(row) for row in connection.execute(_DECIDED.on(connection), {"ids": ids})}
+    decided = {tuple(row) for row in connection.execute(DECIDED.on(connection), {"ids": ids})}
     return [one for one in done if one.verdict.verb is not Verb.PUT_OFF and _made(one) not in decided]
 
 
 def _made(one: Settlement) -> tuple[object, ...]:
-    """What tells an attempt from every other under its number, as _DECIDED has it."""
+    """What tells an attempt from every other under its number, as DECIDED has it."""
     claim, outcome, verdict, _ = one
     return (claim.id, claim.attempt, outcome.started_at, outcome.duration, outcome.http_status, verdict.reason)
 
 
 def _settled(settlement: Settlement, now: int) -> list[object]:
-    """One settlement as _RECORD and _MOVE read it: the values of _SETTLED, in its order."""
+    """One settlement as RECORD and MOVE read it: the values of SETTLED, in its order."""
     claim, outcome, verdict, _ = settlement
     reason = verdict.reason
     doubtful = reason is not None and reason.ambiguous
@@ -374,6 +261,6 @@ def _harmless(text: str | None) -> str | None:
 def stranded(database: Database, before: int, held: Collection[tuple[int, int]]) -> list[Stranded]:
     """Claims made at or before `before` (µs) whose (id, token) is not in `held`: their holder is gone."""
     with database.reading() as connection:
-        rows = _rows(connection, _STRANDED, before=before)
+        rows = _rows(connection, STRANDED, before=before)
     claims = [Stranded(_as_claim(row, row[8], row[13]), row[11]) for row in rows]
     return [one for one in claims if (one.claim.id, one.claim.token) not in held]
