@@ -11,7 +11,8 @@ from tests.stores import STORES, PostgreSQL
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.definition.get_closest_marker("each_store"):
+    uses_one = not {"database", "tmp_path"}.isdisjoint(metafunc.fixturenames)
+    if uses_one and metafunc.definition.get_closest_marker("each_store"):
         only_files = metafunc.definition.get_closest_marker("sqlite_only") is not None
         metafunc.parametrize("store", ["sqlite"] if only_files else ["sqlite", "postgresql"], indirect=True)
 

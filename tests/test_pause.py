@@ -438,6 +438,7 @@ def by_command(config: Path, verb: str, *words: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.sqlite_only
 def test_pausing_twice_and_resuming_what_is_not_paused_is_said_and_no_failure(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(acme_with(""))
@@ -452,6 +453,7 @@ def test_pausing_twice_and_resuming_what_is_not_paused_is_said_and_no_failure(tm
     assert done == [("pause", "maintenance"), ("resume", "it is back")]
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("verb", ["pause", "resume"])
 def test_an_unknown_name_is_told_and_nothing_is_changed(tmp_path: Path, verb: str) -> None:
     config = tmp_path / "config.toml"
@@ -463,6 +465,7 @@ def test_an_unknown_name_is_told_and_nothing_is_changed(tmp_path: Path, verb: st
     assert by_command(config, verb).status == 2
 
 
+@pytest.mark.sqlite_only
 def test_a_running_daemon_hears_of_a_pause_and_of_its_end_at_once(story: Story) -> None:
     story.add_operator("bolt")
     bolts = [notice(operator="bolt", order_no=str(10**18 + n)) for n in range(3)]

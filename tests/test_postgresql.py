@@ -339,7 +339,7 @@ def test_every_command_works_with_a_server(story: ServerStory) -> None:
 
 def test_check_tells_that_the_server_is_away_without_the_password(story: ServerStory) -> None:
     story.set("database", url="postgresql+psycopg://nobody:geheim@127.0.0.1:1/db")
-    for command in (("check", "--no-network"), ("log",), ("enqueue", "-"), ("run",)):
+    for command in (("check", "--no-network"), ("enqueue", "-"), ("run",)):
         done = story.call(*command)
         assert done.status in (1, 2)
         assert "postgresql://nobody@127.0.0.1:1/db" in done.out + done.err
