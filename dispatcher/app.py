@@ -4,17 +4,18 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from dispatcher.clock import Clock, WallClock
 from dispatcher.config import Config, load_config
 from dispatcher.dispatch import EVER, Attempts, Dispatch, Lane
+from dispatcher.ear import Ear
 from dispatcher.errors import DispatcherError
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
-from dispatcher.store.engine import Bell, Database, WorkerLock, open_database
+from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import let_dead_leave
 from dispatcher.telemetry import Log
 from dispatcher.tls import tls_context
@@ -38,7 +39,7 @@ class Daemon:
         self.log = log
         self.clock = clock or WallClock()
         self.database: Database = open_database(config.database, patience=PATIENCE_SECONDS)
-        self._lock = WorkerLock(config.database)
+        self._post = self.database.post()
         self.rounds = Rounds(self.clock, log)
         self._started = config
         self._transport = transport
@@ -49,8 +50,8 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         try:
-            self._lock.acquire()
-            # Operators are written here: not before it is sure that this is the file's one worker.
+            self._post.take()
+            # Operators are written here: not before it is sure that this is the database's one worker.
             self._vault = open_vault(config, self.database)
             self._provision(config)
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
@@ -59,8 +60,7 @@ class Daemon:
             self._roster = Roster({}, {}, 0)
             self._enrol(self._load())
         except DispatcherError:
-            self.database.close()
-            self._lock.release()
+            self._leave()
             raise
 
     def _provision(self, config: Config) -> None:
@@ -154,9 +154,10 @@ class Daemon:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 web = await stack.enter_async_context(self._serving())
-                stack.enter_context(self._listening(Bell(self.config.database)))
+                ear = Ear(self._post, self.dispatch.look, self._displaced, self.log)
+                await stack.enter_async_context(ear.listening())
                 self._obey_signals()
-                # Nobody else works on this file, so whatever is still held was cut off by our own end.
+                # Nobody else works on this database, so whatever is still held was cut off by our own end.
                 await self.dispatch.rescue(EVER)
                 self.rounds.start(self.dispatch.look, self._rescue)
                 stack.callback(self.rounds.stop)
@@ -202,21 +203,10 @@ class Daemon:
         async with serving(bind(self.config.listen), application(self.not_ready)) as url:
             yield url
 
-    @contextlib.contextmanager
-    def _listening(self, bell: Bell) -> Iterator[None]:
-        pipe = bell.listen()
-        loop = asyncio.get_running_loop()
-
-        def heard() -> None:
-            bell.drain(pipe)
-            self.dispatch.look()
-
-        loop.add_reader(pipe, heard)
-        try:
-            yield
-        finally:
-            loop.remove_reader(pipe)
-            bell.close(pipe)
+    def _displaced(self) -> None:
+        """Another worker runs on this database: what is in flight ends, and the place is its."""
+        if not self._stopping:
+            self._stop("displaced")
 
     def _obey_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -242,8 +232,11 @@ class Daemon:
     async def close(self) -> None:
         for transport in [*self._retired, *(lane.transport for lane in self.dispatch.lanes.values())]:
             await transport.aclose()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._post.leave()
         self.database.close()
-        self._lock.release()
 
 
 def _told(before: Member, after: Member) -> dict[str, object]:

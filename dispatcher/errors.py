@@ -58,6 +58,14 @@ class StoreUnavailable(DispatcherError):
     """The database can't be used now (locked, full, read-only, gone). Nothing was written; try again later."""
 
 
+class NotMade(StoreUnavailable):
+    """There is no wallet-flow log at this place yet."""
+
+
+class Contended(StoreUnavailable):
+    """Another process was at the same rows; nothing was written, and trying again at once helps."""
+
+
 def listed(words: Sequence[str]) -> str:
     """`a, b or c`, for sentences that offer a choice."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

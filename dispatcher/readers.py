@@ -11,6 +11,8 @@ from dispatcher.clock import parse_duration
 from dispatcher.egress import Network, may_call, parse_address
 from dispatcher.errors import Unfit
 from dispatcher.events import shown
+from dispatcher.place import Place, Server
+from dispatcher.secret import Secret
 
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
@@ -19,6 +21,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _HEADER_TEXT = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 _MAX_HEADER_CHARACTERS = 4_096
 _WEBHOOK_PREFIX = "whsec_"
+_POSTGRESQL = "postgresql+psycopg://"
 _NUMERIC = re.compile(r"(0[xX][0-9A-Fa-f]*|[0-9]+)")
 
 _OF_THE_CONNECTION = "belongs to the connection, which is the dispatcher's"
@@ -85,18 +88,40 @@ def networks(value: Any) -> tuple[Network, ...]:
         raise Unfit("has something that is not a network", 'write CIDRs, like "10.1.0.0/16"') from None
 
 
-def sqlite_file(value: Any, folder: Path) -> Path:
+def _has_password(value: Any) -> bool:
+    return isinstance(value, str) and "@" in value
+
+
+def place(value: Any, folder: Path) -> Place:
+    """A file below `folder`, or a server. What is refused is not shown where a password could be in it."""
+    if isinstance(value, str) and value.startswith("postgresql"):
+        return _server(value)
     if not isinstance(value, str) or not value.startswith("sqlite:///") or value == "sqlite:///":
         raise Unfit(
-            f"{shown(value) if not _has_password(value) else 'it'} is not the address of an SQLite file",
-            'write "sqlite:///dispatcher.db"',
+            f"{shown(value) if not _has_password(value) else 'it'} is not the address of a database",
+            'write "sqlite:///dispatcher.db" or "postgresql+psycopg://user@host/db"',
         )
     # Resolved, since the worker's lock stands beside the file: one file, one lock, whatever leads to it.
     return (folder / value.removeprefix("sqlite:///")).resolve()
 
 
-def _has_password(value: Any) -> bool:
-    return isinstance(value, str) and "@" in value
+def _server(value: str) -> Server:
+    mend = f'write it like "{_POSTGRESQL}user@host/db"'
+    if not value.startswith(_POSTGRESQL):
+        raise Unfit("has another driver than psycopg", mend)
+    if not value.isascii() or not value.isprintable() or " " in value or "#" in value:
+        raise Unfit("has characters that a URL can't carry", "write them as %XX, a blank as %20")
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise Unfit("is not a URL", mend) from None
+    name = parts.path.removeprefix("/")
+    if not name or "/" in name:
+        raise Unfit("does not name one database", mend)
+    at = f"[{host}]" if host and ":" in host else host or ""
+    user = f"{parts.username}@" if parts.username else ""
+    return Server(Secret(value), f"postgresql://{user}{at}{f':{port}' if port else ''}/{name}")
 
 
 def address_and_port(value: Any) -> tuple[str, int] | None:

@@ -56,12 +56,17 @@ class Roster(NamedTuple):
 
 
 def key_file(config: Config) -> Path:
-    """Where the master key is kept unless the configuration names another place: beside the database."""
+    """Where the master key is kept unless the configuration names another place.
+
+    Beside an SQLite file; for a database on a server, beside the configuration.
+    """
+    if not isinstance(config.database, Path):
+        return config.path.with_name("dispatcher.key")
     return config.database.with_name(f"{config.database.name}-key")
 
 
 def open_vault(config: Config, database: Database) -> Vault:
-    """The vault under the configured master key, or under the key beside the database.
+    """The vault under the configured master key, or under the key file.
 
     That one is made with the first secret; never when there are locked ones already, which it could not open.
     Raises ConfigError.

@@ -22,7 +22,7 @@ from dispatcher.wire.failures import LocalFault
 from tests.ground import NOW, operator
 from tests.workshop import Bench, Gate, configuration, event, rows, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
 OK = httpx.Response(200)
 NO = httpx.Response(500)

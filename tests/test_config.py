@@ -16,6 +16,7 @@ from dispatcher.config import LogLevel, load_config, read_config
 from dispatcher.crypto import CipherName, CryptoReading, Output, Padding
 from dispatcher.errors import ConfigError
 from dispatcher.operator import Auth, NetCheck
+from dispatcher.place import Server
 from dispatcher.policy import Delays, Interval
 from dispatcher.secret import Secret
 from tests.ground import ACME, IV, KEY, acme_with, config_with, faults_of
@@ -321,12 +322,41 @@ def test_an_address_without_a_port_or_a_host_is_refused(listen: str) -> None:
     assert set(told(with_value(("web", "listen"), listen))) == {"web.listen"}
 
 
-@pytest.mark.parametrize("url", ["postgresql+psycopg://u:geheim@h/db", "mysql://u:geheim@h/db", "sqlite:///", "d.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://u:geheim@h:x/db",
+        "postgresql://u:geheim@h/db",
+        "mysql://u:geheim@h/db",
+        "sqlite:///",
+        "d.db",
+    ],
+)
 def test_what_is_said_about_a_database_never_shows_its_password(url: str) -> None:
     assert "geheim" not in "".join(told(with_value(("database", "url"), url)).values())
 
 
-@pytest.mark.parametrize("url", ["mysql://u@h/db", "sqlite:///", "sqlite://", "sqlite", "dispatcher.db", "oracle://"])
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("u:geheim@h.example:5433/db?sslmode=require&sslpassword=geheim", "u@h.example:5433/db"),
+        ("u:ge%40heim@h/db", "u@h/db"),
+        ("u@/db?host=/run/postgresql", "u@/db"),
+        ("h/db", "h/db"),
+        ("u:geheim@[::1]/db", "u@[::1]/db"),
+    ],
+)
+def test_a_server_is_taken_as_it_is_given_and_shown_without_its_password(url: str, shown: str) -> None:
+    config = config_with(f'database.url = "postgresql+psycopg://{url}"\n{ACME}')
+    assert isinstance(config.database, Server)
+    assert config.database.url.reveal() == f"postgresql+psycopg://{url}"
+    assert str(config.database) == f"postgresql://{shown}"
+    assert "heim" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u@h/db", "postgresql://u@h/db", "sqlite:///", "sqlite://", "sqlite", "dispatcher.db", "oracle://"]
+)
 def test_another_kind_of_database_is_refused(url: str) -> None:
     assert set(told(with_value(("database", "url"), url))) == {"database.url"}
 

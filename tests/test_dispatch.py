@@ -21,7 +21,7 @@ from dispatcher.store.engine import Database
 from tests.ground import NOW
 from tests.workshop import Bench, Gate, accept, configuration, event, rows, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
 OK = httpx.Response(200)
 NO = httpx.Response(500)
@@ -257,6 +257,7 @@ async def test_attempts_that_end_while_the_store_is_away_are_settled_with_the_re
         assert len(away.settled) == len(set(away.settled)) == 4
 
 
+@pytest.mark.sqlite_only
 async def test_a_file_that_another_writer_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher.app, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(dispatcher.dispatch, "BACKOFF_SECONDS", (0.001,))

@@ -1,8 +1,6 @@
 """The wallet-flow log: what people find in it, and what they may do by hand."""
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,18 +11,14 @@ from dispatcher.clock import HOUR, MINUTE
 from dispatcher.errors import Refused
 from dispatcher.policy import Reason, Status, Verb
 from dispatcher.store import corridor, ledger
-from dispatcher.store.engine import Database, open_database
+from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row
 from dispatcher.store.schema import actions
 from tests.ground import NOW
+from tests.stores import trap
 from tests.workshop import accept, attempts_of, event, failed, row, rows, settle, settled, take
 
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path / "dispatcher.db")
-    yield opened
-    opened.close()
+pytestmark = pytest.mark.each_store
 
 
 def found(database: Database, limit: int | None = None, **where: Any) -> list[str]:
@@ -366,8 +360,7 @@ def test_a_replay_of_many_goes_by_pages_and_takes_them_all(
 
 def test_a_page_whose_entry_cannot_be_written_is_not_replayed_either(database: Database) -> None:
     (dead,) = bury(database, 1)
-    with database.engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TRIGGER full BEFORE INSERT ON actions BEGIN SELECT RAISE(ABORT, 'x'); END")
+    trap(database, "BEFORE INSERT ON actions WHEN (new.verb = 'replay')", "no room")
     with pytest.raises(IntegrityError):
         ledger.replay(database, [dead], "ada", NOW)
     assert row(database) == dead

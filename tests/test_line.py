@@ -5,9 +5,9 @@ import dataclasses
 import json
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import httpx
 import pytest
@@ -24,23 +24,20 @@ from dispatcher.clock import HOUR, MINUTE, SECOND, WallClock
 from dispatcher.events import Event
 from dispatcher.operator import Ordering, OrderingKey, WhenDead
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, Verdict, judge_interrupted
-from dispatcher.store import corridor, ledger
+from dispatcher.store import corridor, ledger, statements
 from dispatcher.store.corridor import Fate, Settlement
+from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import _ADVANCE, behind_another, insert_in_line
 from dispatcher.store.schema import deliveries
 from tests.ground import NOW, line, lock, notice, operator, settle_event
+from tests.stores import STORES, PostgreSQL, trap, untrap
 from tests.workshop import Bench, Gate, MovedClock, configuration, event, failed, row, settle, take, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
 FOUR = (0, 1 * MINUTE, 30 * MINUTE, 50 * MINUTE)
 RULE = operator().terms["notice"].rule
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path / "dispatcher.db")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -219,7 +216,7 @@ def test_an_event_that_follows_a_delivered_one_does_not_wait(database: Database)
 
 
 def test_two_processes_that_accept_keep_one_line(database: Database) -> None:
-    other = open_database(database.path)
+    other = open_database(database.place)
     accept(database, of("p1", 1))
     accept(other, of("p1", 2))
     accept(database, of("p1", 3))
@@ -380,7 +377,7 @@ def test_a_line_outlives_the_process(database: Database) -> None:
     accept(database, of("p1", 1), of("p1", 2), of("p1", 3))
     assert keys(take(database)) == ["1"]
     database.close()
-    other = open_database(database.path)
+    other = open_database(database.place)
     assert take(other) == []
     (stranded,) = corridor.stranded(other, NOW, frozenset())
     verdict = judge_interrupted(stranded.claim, NOW, Delays())
@@ -389,22 +386,15 @@ def test_a_line_outlives_the_process(database: Database) -> None:
     other.close()
 
 
-@pytest.mark.parametrize("doing", ["parked = 0", "status = 'delivered'"])
+@pytest.mark.parametrize("doing", ["old.parked AND NOT new.parked", "new.status = 'delivered'"])
 def test_a_settlement_and_its_lines_next_are_one_transaction(database: Database, doing: str) -> None:
     accept(database, of("p1", 1), of("p1", 2))
     (first,) = take(database)
-    with database.writing() as connection:
-        connection.execute(
-            text(
-                f"CREATE TRIGGER cut BEFORE UPDATE ON deliveries WHEN new.{doing} AND old.{doing} IS NOT 1"
-                " BEGIN SELECT RAISE(ABORT, 'the power is gone'); END"
-            )
-        )
+    trap(database, f"BEFORE UPDATE ON deliveries WHEN ({doing})", "the power is gone")
     with pytest.raises(Exception, match="the power is gone"):
         settle(database, yes(first))
     assert (row(database, 1).status, row(database, 2).parked) == ("sending", True)
-    with database.writing() as connection:
-        connection.execute(text("DROP TRIGGER cut"))
+    untrap(database)
     assert settle(database, yes(first)) == []
     assert go(database) == ["2"]
 
@@ -414,9 +404,10 @@ def test_a_settlement_and_its_lines_next_are_one_transaction(database: Database,
 
 def plan(database: Database, statement: Any, **parameters: Any) -> list[str]:
     """How SQLite goes about it: the steps that read deliveries."""
-    compiled = str(statement.compile(dialect=database.engine.dialect))
-    values = (parameters.get("one", ""),) * compiled.count("?")
     with database.reading() as connection:
+        spelled = statement.on(connection) if isinstance(statement, Spelled) else statement
+        compiled = str(spelled.compile(dialect=database.engine.dialect))
+        values = (parameters.get("one", ""),) * compiled.count("?")
         steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", values).all()
     return [step[3] for step in steps if step[3].startswith(("SEARCH", "SCAN"))]
 
@@ -425,23 +416,27 @@ BY_LINE = "USING INDEX line (operator=? AND sequence=?"
 BY_ID = "USING INTEGER PRIMARY KEY (rowid=?)"
 
 
+@pytest.mark.sqlite_only
 def test_a_claim_looks_at_what_is_due_only(database: Database) -> None:
-    assert plan(database, corridor._DUE) == [
+    assert plan(database, statements.DUE) == [
         "SEARCH deliveries USING INDEX due (operator=? AND due_at<?)",
-        *[step for step in plan(database, corridor._DUE) if not step.startswith("SEARCH deliveries")],
+        *[step for step in plan(database, statements.DUE) if not step.startswith("SEARCH deliveries")],
     ]
 
 
+@pytest.mark.sqlite_only
 def test_the_survey_looks_at_what_is_due_only(database: Database) -> None:
-    read = [step for step in plan(database, corridor._SURVEY) if not step.startswith(("SCAN w", "SCAN waiting"))]
+    read = [step for step in plan(database, statements.SURVEY) if not step.startswith(("SCAN w", "SCAN waiting"))]
     assert len(read) == 3
     assert all("USING" in step and "INDEX due" in step for step in read), read
 
 
+@pytest.mark.sqlite_only
 def test_to_join_a_line_is_one_look_into_it(database: Database) -> None:
     assert plan(database, insert_in_line()) == [f"SEARCH other {BY_LINE})"]
 
 
+@pytest.mark.sqlite_only
 def test_to_leave_a_line_is_one_look_for_the_next_and_one_for_who_stands_in_its_way(database: Database) -> None:
     assert plan(database, _ADVANCE, one="[]") == [
         f"SEARCH deliveries {BY_ID}",
@@ -451,8 +446,11 @@ def test_to_leave_a_line_is_one_look_for_the_next_and_one_for_who_stands_in_its_
     ]
 
 
+@pytest.mark.sqlite_only
 def test_to_join_a_line_again_is_one_look_into_it(database: Database) -> None:
-    again = deliveries.update().where(deliveries.c.id == 1).values(parked=behind_another())
+    with database.reading() as connection:
+        parked = behind_another(connection)
+    again = deliveries.update().where(deliveries.c.id == 1).values(parked=parked)
     assert plan(database, again) == [f"SEARCH deliveries {BY_ID}", f"SEARCH h {BY_LINE} AND parked=?)"]
 
 
@@ -508,6 +506,7 @@ def cost(database: Database) -> list[int]:
     ]
 
 
+@pytest.mark.sqlite_only
 def test_a_hundred_thousand_that_wait_behind_one_cost_nobody_anything(database: Database, tmp_path: Path) -> None:
     small = open_database(tmp_path / "small.db")
     crowd(small, 10)
@@ -561,9 +560,6 @@ async def until_dead(at: Bench, key: int = 1) -> None:
     for delay in FOUR[1:]:
         await at.after(delay)
     assert at.row(key)[5:7] == ("dead", 4)
-
-
-pytestmark = pytest.mark.anyio
 
 
 async def test_one_players_failing_event_holds_up_his_other_ones_alone(tmp_path: Path) -> None:
@@ -815,10 +811,13 @@ ENDS = st.sampled_from([Verb.DELIVER, Verb.DELIVER, Verb.RETRY, Verb.BURY, Verb.
 class Lines(RuleBasedStateMachine):
     """Few players, two operators, dead ones that stop and that release, hands that are late or gone, a person."""
 
+    server: ClassVar[PostgreSQL | None] = None
+
     @initialize()
     def open(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.database = open_database(Path(self.folder.name) / "dispatcher.db")
+        with STORES.on(self.server):
+            self.database = STORES.open(Path(self.folder.name))
         self.now = NOW
         self.stands: dict[tuple[str, str, str], Stand] = {}
         self.queues: dict[tuple[str, str], Queue] = {}
@@ -840,7 +839,7 @@ class Lines(RuleBasedStateMachine):
     @rule()
     def the_process_is_another(self) -> None:
         self.database.close()
-        self.database = open_database(Path(self.folder.name) / "dispatcher.db")
+        self.database = open_database(self.database.place)
 
     @rule(batch=st.lists(ONE_EVENT, min_size=1, max_size=6))
     def events_are_handed_in(self, batch: list[tuple[str | None, int, str, str, str]]) -> None:
@@ -994,5 +993,16 @@ class Lines(RuleBasedStateMachine):
                 assert not one.parked or live or any(earlier < one.id for earlier in dead)
 
 
+class LinesOnPostgreSQL(Lines):
+    """The same, by a server."""
+
+
+@pytest.fixture(scope="class")
+def on_the_server(postgresql: PostgreSQL) -> None:
+    LinesOnPostgreSQL.server = postgresql
+
+
 Lines.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None)
 TestLines = Lines.TestCase
+LinesOnPostgreSQL.TestCase.settings = settings(Lines.TestCase.settings, max_examples=15)
+TestLinesOnPostgreSQL = pytest.mark.usefixtures("on_the_server")(LinesOnPostgreSQL.TestCase)

@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from dispatcher.dispatch import EVER
 from dispatcher.errors import Refused, StoreUnavailable
-from dispatcher.store.engine import WorkerLock, open_database
+from dispatcher.store.engine import open_database
+from dispatcher.store.sqlite import WorkerLock
 from tests.ground import ACME, config_with, faults_of
 from tests.workshop import Bench, configuration
 
@@ -27,11 +28,11 @@ def test_one_file_has_one_worker_whatever_path_leads_to_it(tmp_path: Path) -> No
     (tmp_path / "link.db").symlink_to(tmp_path / "real.db")
     real = config_with(f'database.url = "sqlite:///real.db"\n{ACME}', tmp_path)
     link = config_with(f'database.url = "sqlite:///link.db"\n{ACME}', tmp_path)
-    lock = WorkerLock(real.database)
+    lock = WorkerLock(Path(str(real.database)))
     lock.acquire()
     try:
         with pytest.raises(Refused, match="already runs a worker"):
-            WorkerLock(link.database).acquire()
+            WorkerLock(Path(str(link.database))).acquire()
     finally:
         lock.release()
 

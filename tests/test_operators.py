@@ -13,7 +13,7 @@ from dispatcher.cli.operators import values
 from dispatcher.cli.operators.values import is_secret
 from dispatcher.config.operators import Defaults
 from dispatcher.seal.vault import MasterKey
-from dispatcher.store.engine import Bell
+from dispatcher.store.sqlite import Bell
 from tests.ground import IV, KEY
 from tests.story import COMMAND, Done, Story, orders, until
 from tests.test_cli import Desk

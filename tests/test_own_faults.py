@@ -3,21 +3,20 @@
 import asyncio
 import errno
 import socket
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 import dispatcher.dispatch
 from dispatcher.clock import DAY, HOUR, MINUTE, SECOND
 from dispatcher.errors import StoreUnavailable
 from dispatcher.events import whose_token
 from dispatcher.policy import LONG_PUT_OFF, PUT_OFF, Claim, Outcome, Reason, Verb, judge
-from dispatcher.store import corridor, ledger, operators
+from dispatcher.store import corridor, ledger, operators, statements
 from dispatcher.store.corridor import Settlement, Turned
 from dispatcher.store.engine import Database, open_database
 from dispatcher.web import application
@@ -39,7 +38,7 @@ from tests.workshop import (
     take,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
 OK = httpx.Response(200)
 NO = httpx.Response(500)
@@ -64,9 +63,8 @@ def bench(folder: Path, *answers: Any, clock: MovedClock | None = None, **lines:
 
 def columns(database: Database) -> dict[str, Any]:
     """The one delivery, whole."""
-    with closing(sqlite3.connect(database.path)) as connection:
-        connection.row_factory = sqlite3.Row
-        return dict(connection.execute("SELECT * FROM deliveries").fetchone())
+    with database.reading() as connection:
+        return dict(connection.execute(text("SELECT * FROM deliveries")).mappings().one())
 
 
 async def ready(at: Bench) -> tuple[int, dict[str, str]]:
@@ -183,9 +181,8 @@ async def test_a_token_that_no_master_key_unlocks_is_put_off_until_one_does(tmp_
         assert (at.sent, at.row()[5:7], at.row().reason) == (0, ("pending", 0), "config")
         assert "the player's token can't be unlocked" in at.told("put_off")[0]["detail"]
         assert "network" not in at.daemon.not_ready()
-        with closing(sqlite3.connect(at.database.path)) as connection:
-            connection.execute("UPDATE deliveries SET bearer = ?", (own,))
-            connection.commit()
+        with at.database.writing() as connection:
+            connection.execute(text("UPDATE deliveries SET bearer = :own"), {"own": own})
         await at.after(LONG_PUT_OFF)
         assert at.row()[5:7] == ("delivered", 1)
         assert at.request().headers["Authorization"] == "Bearer the-players-own"
@@ -381,7 +378,7 @@ async def test_a_claim_that_is_rescued_under_a_put_off_keeps_its_number(tmp_path
         await at.send(1)
         (held,) = at.dispatch._held
         with at.database.reading() as connection:
-            (stranded,) = corridor._rows(connection, corridor._STRANDED, before=NOW)
+            (stranded,) = corridor._rows(connection, statements.STRANDED, before=NOW)
         settle(at.database, rescued(corridor._as_claim(stranded, 1, held[1]), NOW), now=NOW)
         assert at.row()[5:7] == ("pending", 1)
         gone.set()

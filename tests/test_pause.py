@@ -14,6 +14,7 @@ import httpx
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
+from sqlalchemy import text
 
 from dispatcher.clock import DAY, HOUR, MINUTE, SECOND
 from dispatcher.store import corridor, operators
@@ -22,7 +23,7 @@ from tests.ground import NOW, acme_with, notice
 from tests.story import COMMAND, Done, Story, orders, until
 from tests.workshop import Bench, Gate, accept, configuration, event, rows
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
 OK = httpx.Response(200)
 NO = httpx.Response(500)
@@ -50,8 +51,8 @@ def standing(at: Bench, operator: str = "acme") -> Standing:
 
 
 def anchor(at: Bench) -> int:
-    with closing(sqlite3.connect(at.database.path)) as connection:
-        return int(connection.execute("SELECT anchor_at FROM deliveries").fetchone()[0])
+    with at.database.reading() as connection:
+        return int(connection.scalar(text("SELECT anchor_at FROM deliveries")))
 
 
 Step = int | str
@@ -196,6 +197,7 @@ async def test_delays_from_the_first_attempt_stand_still_while_it_is_paused(tmp_
 STEPS = some.one_of(some.integers(0, 20 * SECOND), some.sampled_from([*VERBS, *(f"unheard {verb}" for verb in VERBS)]))
 
 
+@pytest.mark.sqlite_only
 @settings(max_examples=40)
 @given(some.lists(STEPS, max_size=12))
 @example(["pause", 1, "hold", "resume", 1, "release"])
@@ -436,6 +438,7 @@ def by_command(config: Path, verb: str, *words: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.sqlite_only
 def test_pausing_twice_and_resuming_what_is_not_paused_is_said_and_no_failure(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(acme_with(""))
@@ -450,6 +453,7 @@ def test_pausing_twice_and_resuming_what_is_not_paused_is_said_and_no_failure(tm
     assert done == [("pause", "maintenance"), ("resume", "it is back")]
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("verb", ["pause", "resume"])
 def test_an_unknown_name_is_told_and_nothing_is_changed(tmp_path: Path, verb: str) -> None:
     config = tmp_path / "config.toml"
@@ -461,6 +465,7 @@ def test_an_unknown_name_is_told_and_nothing_is_changed(tmp_path: Path, verb: st
     assert by_command(config, verb).status == 2
 
 
+@pytest.mark.sqlite_only
 def test_a_running_daemon_hears_of_a_pause_and_of_its_end_at_once(story: Story) -> None:
     story.add_operator("bolt")
     bolts = [notice(operator="bolt", order_no=str(10**18 + n)) for n in range(3)]

@@ -30,7 +30,7 @@ from tests.authority import Authority
 from tests.ground import IV, KEY, NOW, line, notice
 from tests.workshop import Bench, Gate, accept, opened, rows
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
 OK = httpx.Response(200)
 NO = httpx.Response(500)

@@ -16,7 +16,7 @@ from dispatcher.store import corridor
 from tests.ground import NOW
 from tests.workshop import Bench, Gate, MovedClock, configuration, event, opened, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
 OK = httpx.Response(200)
 NO = httpx.Response(500)

@@ -1,40 +1,37 @@
-"""The corridor on a real SQLite file: accept, survey, claim, settle, rescue, and what the schema refuses."""
+"""The corridor on a real store: accept, survey, claim, settle, rescue, and what the schema refuses."""
 
 import sqlite3
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from dispatcher.clock import MINUTE, SECOND
-from dispatcher.errors import Refused
+from dispatcher.errors import Refused, StoreUnavailable
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, judge_interrupted, move
-from dispatcher.store import corridor, ledger
+from dispatcher.store import corridor, ledger, statements
 from dispatcher.store.corridor import Fate, Settlement, Stranded
+from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.operators import Declared, declare, standings
 from dispatcher.store.schema import SCHEMA_VERSION
 from tests.ground import NOW
+from tests.stores import STORES, PostgreSQL, trap, untrap
 from tests.workshop import accept, attempts_of, event, failed, row, rows, settle, settled, take
 
+pytestmark = pytest.mark.each_store
+
 FOUR = Delays()
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path / "dispatcher.db")
-    yield opened
-    opened.close()
 
 
 def keys(claims: list[Claim]) -> list[str]:
@@ -46,6 +43,11 @@ def run(database: Database, statement: str, **parameters: Any) -> Any:
     with database.engine.begin() as connection:
         result = connection.execute(text(statement), parameters)
         return result.fetchall() if result.returns_rows else result.rowcount
+
+
+def words(database: Database, statement: Spelled) -> str:
+    with database.reading() as connection:
+        return statement.on(connection).text
 
 
 def interrupted(stranded: Stranded, now: int) -> Settlement:
@@ -116,8 +118,7 @@ def test_one_key_under_two_types_makes_two_deliveries(database: Database) -> Non
 
 
 def test_a_batch_that_cannot_be_written_leaves_nothing_behind(database: Database) -> None:
-    full = "CREATE TRIGGER full BEFORE INSERT ON deliveries WHEN new.key = '3' BEGIN SELECT RAISE(ABORT, 'full'); END"
-    run(database, full)
+    trap(database, "BEFORE INSERT ON deliveries WHEN (new.key = '3')", "full")
     with pytest.raises(IntegrityError):
         accept(database, 1, 2, 3)
     assert rows(database) == []
@@ -211,9 +212,9 @@ def test_what_is_claimed_delivered_or_dead_is_never_claimed(database: Database) 
     assert take(database, NOW + 10**15) == []
 
 
-def test_two_claims_of_one_delivery_are_impossible(database: Database, tmp_path: Path) -> None:
+def test_two_claims_of_one_delivery_are_impossible(database: Database) -> None:
     accept(database, *range(10))
-    other = open_database(tmp_path / "dispatcher.db")
+    other = open_database(database.place)
     claimed = [claim for _ in range(5) for hand in (database, other) for claim in take(hand, most=1)]
     assert sorted(keys(claimed)) == [str(key) for key in range(10)]
     assert take(database) == take(other) == []
@@ -226,16 +227,18 @@ def test_two_turns_never_share_a_token(database: Database) -> None:
     assert len(tokens) == 20
 
 
+@pytest.mark.sqlite_only
 def test_a_claim_uses_the_index_of_what_is_due_and_sorts_nothing(database: Database) -> None:
-    plan = run(database, f"EXPLAIN QUERY PLAN {corridor._DUE.text}", operator="acme", now=NOW, most=1)
+    plan = run(database, f"EXPLAIN QUERY PLAN {words(database, statements.DUE)}", operator="acme", now=NOW, most=1)
     told = "\n".join(step.detail for step in plan)
     assert "SEARCH deliveries USING INDEX due (operator=? AND due_at<?)" in told
     assert "TEMP B-TREE" not in told
 
 
-@pytest.mark.parametrize(("statement", "index"), [("_STRANDED", "held"), ("_SURVEY", "due")])
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(("statement", "index"), [("STRANDED", "held"), ("SURVEY", "due")])
 def test_rescue_and_survey_use_their_partial_indexes(database: Database, statement: str, index: str) -> None:
-    plan = run(database, f"EXPLAIN QUERY PLAN {getattr(corridor, statement).text}", before=NOW)
+    plan = run(database, f"EXPLAIN QUERY PLAN {words(database, getattr(statements, statement))}", before=NOW)
     read = [step.detail for step in plan if "deliveries" in step.detail or step.detail.startswith("SEARCH d ")]
     assert read
     assert all(f"INDEX {index}" in detail for detail in read), read
@@ -365,22 +368,22 @@ def test_a_turn_settles_before_it_claims(database: Database) -> None:
 @pytest.mark.parametrize(
     "trigger",
     [
-        "BEFORE UPDATE ON deliveries WHEN new.status = 'sending'",
-        "BEFORE UPDATE ON deliveries WHEN new.status = 'delivered'",
-        "BEFORE INSERT ON attempts WHEN new.n = 1",
-        "AFTER UPDATE ON deliveries WHEN new.status = 'sending'",
+        "BEFORE UPDATE ON deliveries WHEN (new.status = 'sending')",
+        "BEFORE UPDATE ON deliveries WHEN (new.status = 'delivered')",
+        "BEFORE INSERT ON attempts WHEN (new.n = 1)",
+        "AFTER UPDATE ON deliveries WHEN (new.status = 'sending')",
     ],
 )
 def test_of_a_turn_that_fails_nothing_is_on_disk(database: Database, trigger: str) -> None:
     accept(database, 1, 2)
     (claim,) = take(database, most=1)
     before = run(database, "SELECT * FROM deliveries ORDER BY id")
-    run(database, f"CREATE TRIGGER full {trigger} BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
+    trap(database, trigger, "the disk is full")
     with pytest.raises(IntegrityError, match="the disk is full"):
         corridor.turn(database, [settled(claim, NOW)], {"acme": 5}, NOW)
     assert run(database, "SELECT * FROM deliveries ORDER BY id") == before
     assert run(database, "SELECT * FROM attempts") == []
-    run(database, "DROP TRIGGER full")
+    untrap(database)
     turned = corridor.turn(database, [settled(claim, NOW)], {"acme": 5}, NOW)
     assert (keys(turned.claimed), turned.late) == (["2"], [])
     assert row(database, 1).status == "delivered"
@@ -401,6 +404,60 @@ def test_an_error_of_our_own_within_a_turn_leaves_nothing_on_disk(
         corridor.turn(database, [settled(claim, NOW)], {"acme": 5}, NOW)
     assert run(database, "SELECT * FROM deliveries ORDER BY id") == before
     assert run(database, "SELECT * FROM attempts") == []
+
+
+def unanswered(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next commit is made, and the store is gone before it says so."""
+    writing = database.writing
+
+    @contextmanager
+    def once() -> Iterator[Connection]:
+        monkeypatch.setattr(database, "writing", writing)
+        with writing() as connection:
+            yield connection
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(database, "writing", once)
+
+
+def test_a_turn_of_which_nobody_knows_whether_it_was_committed_is_made_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(database, 1, 2, 3)
+    (first, second) = take(database, most=2)
+    done = [settled(first, NOW + 5), failed(second, NOW + 6)]
+    unanswered(database, monkeypatch)
+    with pytest.raises(StoreUnavailable):
+        corridor.turn(database, done, {"acme": 5}, NOW + 7)
+    turned = corridor.turn(database, done, {"acme": 5}, NOW + 7)
+    assert turned.late == []
+    assert [(claim.key, claim.attempt) for claim in turned.claimed] == [("3", 1)]
+    assert [len(attempts_of(database, key)) for key in (1, 2)] == [1, 1]
+    assert settle(database, settled(turned.claimed[0], NOW + 8)) == []
+    assert [(one.status, one.attempts) for one in rows(database)] == [
+        ("delivered", 1),
+        ("pending", 1),
+        ("delivered", 1),
+    ]
+
+
+def test_a_turn_that_was_not_committed_is_made_whole_the_second_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(database, 1, 2)
+    (first,) = take(database, most=1)
+    claim = corridor._claim
+    monkeypatch.setattr(corridor, "_claim", gone)
+    with pytest.raises(StoreUnavailable):
+        corridor.turn(database, [settled(first, NOW)], {"acme": 5}, NOW)
+    monkeypatch.setattr(corridor, "_claim", claim)
+    assert row(database, 1).status == "sending"
+    turned = corridor.turn(database, [settled(first, NOW)], {"acme": 5}, NOW)
+    assert (keys(turned.claimed), turned.late, row(database, 1).status) == (["2"], [], "delivered")
+
+
+def gone(*_arguments: object) -> list[Claim]:
+    raise StoreUnavailable("gone")
 
 
 @pytest.mark.parametrize(
@@ -520,11 +577,11 @@ def test_key_versions_count_up_only_when_the_key_changes(database: Database) -> 
     assert told == [1, 1, 1, 2, 2, 3, 1, None]
 
 
-def test_a_key_version_outlives_the_process(database: Database, tmp_path: Path) -> None:
+def test_a_key_version_outlives_the_process(database: Database) -> None:
     declared(database, "acme", "a")
     declared(database, "acme", "b")
     database.close()
-    again = open_database(tmp_path / "dispatcher.db")
+    again = open_database(database.place)
     assert declared(again, "acme", "b") == 2
     again.close()
 
@@ -591,7 +648,8 @@ class Model:
         self.run_from = 0
         self.due_at: int | None = now
         self.token: int | None = None
-        self.recorded: list[int] = []
+        # By number: what came of it, for an attempt that decided.
+        self.recorded: dict[int, Outcome] = {}
         self.late: set[int] = set()
 
     def move(self, verb: Verb, due_at: int | None = None) -> None:
@@ -604,10 +662,13 @@ class Model:
 class Corridor(RuleBasedStateMachine):
     """Hands that come and go, late or never, by one file: what the store says is what the model says."""
 
+    server: ClassVar[PostgreSQL | None] = None
+
     @initialize()
     def open(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.database = open_database(Path(self.folder.name) / "dispatcher.db")
+        with STORES.on(self.server):
+            self.database = STORES.open(Path(self.folder.name))
         self.now = NOW
         self.models: dict[tuple[str, str], Model] = {}
         self.hands: list[Claim] = []
@@ -674,13 +735,15 @@ class Corridor(RuleBasedStateMachine):
             self._expect(settlement, id(settlement) in late)
 
     def _expect(self, settlement: Settlement, late: bool) -> None:
-        claim, _, verdict, _ = settlement
+        claim, outcome, verdict, _ = settlement
         model = self.models[claim.operator, claim.key]
-        assert late is (model.token != claim.token)
+        known = model.recorded.get(claim.attempt) == outcome
+        assert late is (model.token != claim.token and not known)
         if late:
             model.late.add(claim.attempt)
+        if late or known:
             return
-        model.recorded.append(claim.attempt)
+        model.recorded[claim.attempt] = outcome
         model.move(verdict.verb, verdict.due_at)
 
     @rule(data=st.data())
@@ -737,14 +800,26 @@ class Corridor(RuleBasedStateMachine):
             made[operator, key].append((n, bool(late)))
         for name, model in self.models.items():
             done = model.attempts - (model.status is Status.SENDING)
-            assert [n for n, late in made[name] if not late] == model.recorded == list(range(1, done + 1))
+            assert [n for n, late in made[name] if not late] == list(model.recorded) == list(range(1, done + 1))
             assert {n for n, late in made[name] if late} == model.late
+
+
+class CorridorOnPostgreSQL(Corridor):
+    """The same, by a server."""
+
+
+@pytest.fixture(scope="class")
+def on_the_server(postgresql: PostgreSQL) -> None:
+    CorridorOnPostgreSQL.server = postgresql
 
 
 Corridor.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, database=None)
 TestCorridor = Corridor.TestCase
+CorridorOnPostgreSQL.TestCase.settings = settings(Corridor.TestCase.settings, max_examples=10)
+TestCorridorOnPostgreSQL = pytest.mark.usefixtures("on_the_server")(CorridorOnPostgreSQL.TestCase)
 
 
+@pytest.mark.sqlite_only
 def test_a_file_of_another_schema_is_told_by_its_version_and_another_program_s_is_told_as_that(tmp_path: Path) -> None:
     open_database(tmp_path / "ours.db").close()
     for name, script, told in (

@@ -15,12 +15,12 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {"errors", "clock", "events", "policy", "crypto", "egress", "secret", "settings", "presets", "readers"}
         )
-        | {"operator"},
+        | {"operator", "place"},
     ),
     ("doors out", frozenset({"seal", "wire", "store", "telemetry", "tls"})),
     ("protocols", frozenset({"protocols"})),
     ("configuration", frozenset({"config"})),
-    ("workshop", frozenset({"accept", "dispatch", "rounds", "roster"})),
+    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "roster"})),
     ("street side", frozenset({"app", "receiver", "demo", "web", "cli", "lang", "verify", "__main__", "__init__"})),
 )
 # On these floors the rooms may use one another, though never in a circle; on the others never.
@@ -34,6 +34,7 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "httptools": frozenset({"wire"}),
     "httpx": frozenset({"wire"}),
     "orjson": frozenset({"protocols", "telemetry", "store", "cli"}),
+    "psycopg": frozenset({"store"}),
     "rich": frozenset({"cli", "demo"}),
     "sqlalchemy": frozenset({"store"}),
     "starlette": frozenset({"web"}),

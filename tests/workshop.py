@@ -30,6 +30,7 @@ from dispatcher.store.ledger import Row
 from dispatcher.store.schema import attempts
 from dispatcher.telemetry import Log
 from tests.ground import IV, KEY, NOW, line, lock, notice, operator
+from tests.stores import STORES, is_used
 
 # Rounds of the event loop without anything to do, after which nothing more can come without a timer.
 CALM = 10
@@ -136,6 +137,8 @@ def configuration(folder: Path, *operators: str, top: str = "", **lines: str) ->
     """A configuration file with these operators (acme alone if none is named); `lines` go into each one's table."""
     own = "\n".join(f"{name} = {value}" for name, value in lines.items() if name not in ("key", "iv"))
     key, iv = lines.get("key", KEY), lines.get("iv", IV)
+    if "[database]" not in top:
+        top = f"{top}\n{STORES.settings()}"
     text = f'[web]\nlisten = ""\n{top}\n' + "".join(
         f'[operators.{name}]\nnotice_url = "https://{name}.example/Demo/notice"\ntoken = "the-token-of-{name}"\n'
         f'crypto = {{ key = "{key}", iv = "{iv}" }}\n{own}\n'
@@ -216,7 +219,7 @@ class Bench:
 
     async def start(self) -> None:
         """A daemon that has done what every start does with an old file: so does one that is told to stop at once."""
-        if self.config.database.exists():
+        if is_used(self.config.database):
             self.daemon = self.build()
             self.dispatch.stop()
             await self.daemon.run()

@@ -11,7 +11,7 @@ import click
 from dispatcher.cli.common import config_option, guarded, json_option, opened, print_json
 from dispatcher.config import Config, inspect_config, load_toml
 from dispatcher.egress import Network
-from dispatcher.errors import ConfigError, DispatcherError, Fault
+from dispatcher.errors import ConfigError, DispatcherError, Fault, NotMade
 from dispatcher.operator import Operator
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.roster import COMMAND, Roster, anything_locked, given_keys, key_file, lease_fault, load, open_vault
@@ -65,23 +65,34 @@ def _check_database(config: Config, faults: list[Fault], warnings: list[Fault]) 
         faults += error.faults
     if any(fault.where.startswith("database") for fault in faults):
         return []
-    folder = config.database.parent
+    if isinstance(config.database, Path) and not _fit(config.database, faults, warnings):
+        return []
+    try:
+        return _check_operators(config, opened(config), faults, warnings)
+    except ConfigError as error:
+        faults += [fault for fault in error.faults if fault not in faults]
+    except NotMade as error:
+        warnings.append(Fault("database.url", str(error), "nothing is stored yet"))
+    except DispatcherError as error:
+        what = "the file or its folder" if isinstance(config.database, Path) else "the server, or the address"
+        faults.append(Fault("database.url", str(error), f"mend {what}, or name another"))
+    return []
+
+
+def _fit(file: Path, faults: list[Fault], warnings: list[Fault]) -> bool:
+    """Whether there is something to look into."""
+    folder = file.parent
     if not folder.is_dir():
         faults.append(Fault("database.url", f"the folder {folder} does not exist", "create it, or name another"))
     elif not os.access(folder, os.W_OK | os.X_OK):
         # Not only to make the database: its log and the worker's lock stand beside it.
         faults.append(Fault("database.url", f"the folder {folder} can't be written to", "give the rights to it"))
-    elif not config.database.exists():
-        told = f"{config.database} does not exist yet"
+    elif not file.exists():
+        told = f"{file} does not exist yet"
         warnings.append(Fault("database.url", told, "`dispatcher enqueue` or `dispatcher run` makes it"))
     else:
-        try:
-            return _check_operators(config, opened(config), faults, warnings)
-        except ConfigError as error:
-            faults += [fault for fault in error.faults if fault not in faults]
-        except DispatcherError as error:
-            faults.append(Fault("database.url", str(error), "mend the file or its folder, or name another"))
-    return []
+        return True
+    return False
 
 
 def _check_operators(config: Config, database: Database, faults: list[Fault], warnings: list[Fault]) -> list[Operator]:

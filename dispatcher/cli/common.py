@@ -135,9 +135,10 @@ def in_force(config: Config, database: "Database") -> "tuple[Vault, Mapping[str,
 def every_operator(config: Config) -> "Mapping[str, Operator]":
     """The operators of the file, and those that only the database has, if there is one; nothing is written."""
     from dispatcher.roster import load, open_vault
+    from dispatcher.store.engine import is_there
     from dispatcher.store.operators import standings
 
-    if not config.database.exists():
+    if not is_there(config.database):
         return config.operators
     database = opened(config)
     if not any(standing.settings for standing in standings(database)):

@@ -27,7 +27,7 @@ from dispatcher.clock import WallClock
 from dispatcher.errors import Refused
 from dispatcher.lang import words
 from dispatcher.policy import Status, Verb
-from dispatcher.store.engine import Bell, Database
+from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row, find, one, replay, resolve, sort_out
 
 # A spreadsheet takes the full-width signs of a Chinese keyboard for the others.
@@ -94,7 +94,7 @@ def replay_(
         change = sort_out(rows, Verb.REPLAY)
     else:
         change = replay(database, rows, actor(), WallClock().now())
-        Bell(config.database).ring()
+        database.ring()
     for row in change.taken:
         if row.status == Status.RESOLVED:
             click.echo(f"{row.operator} {row.key}: was resolved by hand, and is sent again", err=True)
@@ -130,7 +130,7 @@ def resolve_(
     else:
         change = resolve(database, rows, actor(), note.strip(), WallClock().now())
         # Whoever stood behind it in line may go.
-        Bell(config.database).ring()
+        database.ring()
     _tell(change, "resolved", dry_run, as_json, lang)
 
 

@@ -17,7 +17,7 @@ from dispatcher.errors import EventError
 from dispatcher.events import MAX_EVENT_BYTES, Event
 from dispatcher.operator import Operator
 from dispatcher.store.corridor import Fate, accept
-from dispatcher.store.engine import Bell, Database
+from dispatcher.store.engine import Database
 
 CHUNK_BYTES = 1024 * 1024
 BATCH = 1_000
@@ -54,7 +54,7 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     database = opened(config, create=True)
     vault, operators = in_force(config, database)
     report: Report = _JsonReport() if as_json else _TextReport(len(files) > 1)
-    intake = Intake(database, Bell(config.database), operators, vault.lock, WallClock(), report)
+    intake = Intake(database, operators, vault.lock, WallClock(), report)
     try:
         with _progress(files) as advance:
             for name in files:
@@ -71,7 +71,6 @@ class Intake:
     def __init__(
         self,
         database: Database,
-        bell: Bell,
         operators: Mapping[str, Operator],
         lock: Lock,
         clock: Clock,
@@ -79,7 +78,6 @@ class Intake:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._database = database
-        self._bell = bell
         self._operators = operators
         self._lock = lock
         self._clock = clock
@@ -113,7 +111,7 @@ class Intake:
         if not self._batch:
             return
         fates = accept(self._database, [event for _, event in self._batch], self._clock.now())
-        self._bell.ring()
+        self._database.ring()
         for (line, event), fate in zip(self._batch, fates, strict=True):
             if fate is Fate.CONFLICT:
                 told = f"{event.operator} has {event.type} {event.key} with other content already; the first stands"

@@ -20,13 +20,12 @@ def command(config_path: Path, as_json: bool) -> None:
     What neither key opens stays as it is and is told.
     """
     from dispatcher.roster import open_vault, relock
-    from dispatcher.store.engine import Bell
 
     config = read_configuration(config_path)
     database = opened(config)
     vault = open_vault(config, database)
     done = relock(database, vault)
-    Bell(config.database).ring()
+    database.ring()
     if as_json:
         print_json({"master_key": vault.current_id, **done._asdict()})
     else:

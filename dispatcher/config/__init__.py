@@ -13,7 +13,8 @@ from dispatcher.config.operators import Defaults, declared_document, operator_of
 from dispatcher.egress import Network
 from dispatcher.errors import ConfigError, Fault
 from dispatcher.operator import Operator
-from dispatcher.readers import address_and_port, networks, sqlite_file
+from dispatcher.place import Place
+from dispatcher.readers import address_and_port, networks, place
 from dispatcher.secret import Secret
 from dispatcher.settings import Report, Table
 
@@ -32,14 +33,14 @@ class LogLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One whole configuration. `database` is the file of the SQLite store; durations in µs.
+    """One whole configuration. `database` is the SQLite file or the server; durations in µs.
 
     `operators` are those that the file declares, `documents` their settings as the store keeps them: JSON with every
     secret in it. `former_master_key` opens what was locked before the master key was exchanged.
     """
 
     path: Path
-    database: Path
+    database: Place
     concurrency: int
     lease: int
     defaults: Defaults
@@ -93,7 +94,7 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
     operators = {name: operator_of(name, declared.table(name), defaults) for name in declared.names()}
     config = Config(
         path=path.resolve(),
-        database=database.read("url", report.folder / "dispatcher.db", lambda value: sqlite_file(value, report.folder)),
+        database=database.read("url", report.folder / "dispatcher.db", lambda value: place(value, report.folder)),
         concurrency=worker.integer("concurrency", 256, 1, 10_000),
         lease=worker.duration("lease", 60 * SECOND, SECOND),
         defaults=defaults,

@@ -1,205 +1,143 @@
-"""Opening the SQLite file: how it is written, who may work on it, and how one process wakes another."""
+"""Opening the store, whichever it is: transactions on it, the bell that wakes its worker, and the worker's post."""
 
-import fcntl
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Protocol
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from dispatcher.errors import Refused, StoreUnavailable
-from dispatcher.store.schema import SCHEMA_VERSION, metadata
+from dispatcher.errors import NotMade, Refused, StoreUnavailable
+from dispatcher.place import Place, Server
+from dispatcher.store import sqlite
 
-# For `->>` and UPDATE … FROM.
-OLDEST_SQLITE = (3, 38)
-# What may pass by itself: SQLITE_PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB.
-_WEATHER = frozenset({3, 5, 6, 7, 8, 10, 11, 13, 14, 15, 26})
-_READ = {"dispatcher_read": True}
+
+class Post(Protocol):
+    """The post of a database's one worker: whoever holds it is alone there, and hears the bell."""
+
+    def take(self) -> None:
+        """Raises Refused where another process holds it, StoreUnavailable where nobody can."""
+
+    def listen(self) -> int:
+        """A file descriptor that turns readable on a ring. Raises Refused, and StoreUnavailable."""
+
+    def heard(self) -> bool:
+        """Empties the descriptor. False where the post is lost: it must be taken again, and listened at again."""
+
+    def deafen(self) -> None:
+        """Nobody listens any more."""
+
+    def leave(self) -> None:
+        """Somebody else may take it."""
 
 
 class Database:
-    """One SQLite file, opened. `reading` and `writing` give transactions; errors come as StoreUnavailable."""
+    """One store, opened. `reading` and `writing` give transactions; errors come as StoreUnavailable."""
 
-    def __init__(self, path: Path, patience: float) -> None:
-        self.path = path
-        self.engine = _engine(path, patience)
+    def __init__(self, place: Place, engine: Engine, kind: ModuleType) -> None:
+        self.place = place
+        self.engine = engine
+        # The token of a turn of which nobody knows whether its commit was made.
+        self.in_doubt: int | None = None
+        self._weather: Callable[[DBAPIError], StoreUnavailable | None] = kind.weather
+        self._reading = engine.execution_options(**kind.READING)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A write transaction; on leaving it is on disk (synchronous=FULL), on an error nothing is."""
-        with _translated(self.path), self.engine.begin() as connection:
+        """A write transaction; on leaving it is on disk, on an error nothing is."""
+        with self.translated(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One consistent view; writers are not held up."""
-        with _translated(self.path), self.engine.connect().execution_options(**_READ) as connection:
+        with self.translated(), self._reading.connect() as connection:
             yield connection
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """What may pass by itself comes as StoreUnavailable; what is a bug of ours stays what it is."""
+        try:
+            yield
+        except DBAPIError as error:
+            weather = self._weather(error)
+            if weather is None:
+                raise
+            raise type(weather)(f"the database {self.place} can't be used: {weather}") from error
+
+    def ring(self) -> None:
+        """There is new work, and it is committed: an idle worker hears it at once.
+
+        Losing a ring loses nothing: the row is there, and the worker also looks by itself every few seconds.
+        """
+        if isinstance(self.place, Path):
+            sqlite.Bell(self.place).ring()
+            return
+        from dispatcher.store import postgresql
+
+        with suppress(StoreUnavailable), self.writing() as connection:
+            postgresql.ring(connection)
+
+    def post(self) -> Post:
+        if isinstance(self.place, Path):
+            return sqlite.FilePost(self.place)
+        from dispatcher.store import postgresql
+
+        return postgresql.ServerPost(self.engine, self.translated)
 
     def close(self) -> None:
         self.engine.dispose()
 
 
-def open_database(path: Path, *, create: bool = True, patience: float = 10.0) -> Database:
-    """Opens the file, makes it and its tables where `create` says so; waits `patience` s for another's lock.
+def open_database(place: Place, *, create: bool = True, patience: float = 10.0) -> Database:
+    """Opens the store, makes it and its tables where `create` says so; waits `patience` s for another's lock.
 
-    Raises StoreUnavailable; Refused for a file of something else, or of another version, which is left as it is.
+    Raises StoreUnavailable; Refused for a store of something else, or of another version, which is left as it is.
     """
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        wanted = ".".join(map(str, OLDEST_SQLITE))
-        raise Refused(f"this Python has SQLite {sqlite3.sqlite_version}; the dispatcher needs {wanted} or newer")
-    if not create and not path.exists():
-        raise StoreUnavailable(f"there is no database {path} yet; `dispatcher enqueue` or `dispatcher run` makes it")
-    if not path.parent.is_dir():
-        raise StoreUnavailable(f"the database {path} can't be opened: its folder does not exist; create it")
-    version = _version(path, patience)
-    if version == 0 and not create:
-        raise Refused(f"the database {path} holds no wallet-flow log; name the right file in database.url")
-    if version not in (0, SCHEMA_VERSION):
-        told = "let the version that made it finish what waits there, and begin a new file"
-        raise Refused(f"the database {path} has schema {version}, this dispatcher works with {SCHEMA_VERSION}: {told}")
-    database = Database(path, patience)
-    if version == 0:
-        try:
+    if isinstance(place, Server):
+        return _open_server(place, create, patience)
+    fresh = sqlite.check_file(place, create=create, patience=patience)
+    database = Database(place, sqlite.open_engine(place, patience), sqlite)
+    try:
+        if fresh:
             with database.writing() as connection:
-                metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        except BaseException:
-            database.close()
-            raise
+                sqlite.make_tables(connection)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
-def _version(path: Path, patience: float) -> int:
-    """The schema's version, 0 for a file that is new; looks before anything is set or written.
-
-    Raises StoreUnavailable, and Refused for another program's file.
-    """
+def _open_server(place: Server, create: bool, patience: float) -> Database:
     try:
-        # For its owner alone: it will hold events, and players' tokens.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        with closing(sqlite3.connect(path, timeout=patience)) as connection:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except (OSError, sqlite3.Error) as error:
-        raise StoreUnavailable(f"the database {path} can't be used: {error}") from None
-    complete = tables >= metadata.tables.keys()
-    if tables and ("deliveries" not in tables or version == 0 or (version == SCHEMA_VERSION and not complete)):
-        raise Refused(f"the database {path} holds another program's tables; name a file of its own in database.url")
-    return version
-
-
-def _engine(path: Path, patience: float) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}",
-        connect_args={"timeout": patience, "check_same_thread": False},
-        # An error's text would show them: events, players' tokens.
-        hide_parameters=True,
-    )
-
-    @event.listens_for(engine, "connect")
-    def _pragmas(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.isolation_level = None
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            # FULL: a commit that returned survives the power going; NORMAL could lose the last ones.
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            # Whatever is written twice before a checkpoint reaches the database once: with 32 MB of WAL instead of 4
-            # a turn costs a quarter less. Not a matter of safety: each commit is in the WAL, and synced.
-            connection.execute("PRAGMA wal_autocheckpoint = 8000")
-            connection.execute("PRAGMA temp_store = MEMORY")
-        except sqlite3.Error:
-            connection.close()
-            raise
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # IMMEDIATE takes the write lock at once: a transaction that read first could not be upgraded later.
-        reads = connection.get_execution_options().get("dispatcher_read")
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
+        from dispatcher.store import postgresql
+    except ImportError:
+        told = "its driver is not installed; install it: pip install 'dispatcher[postgresql]'"
+        raise Refused(f"the database {place} can't be used: {told}") from None
+    database = Database(place, postgresql.open_engine(place, patience), postgresql)
     try:
-        yield
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _WEATHER:
-            # A bug of ours, which trying again would not mend.
-            raise
-        raise StoreUnavailable(f"the database {path} can't be used: {error.orig}") from error
+        with database.reading() as connection:
+            fresh = postgresql.check_tables(connection, place, create=create)
+        if fresh:
+            with database.writing() as connection:
+                postgresql.make_tables(connection, place)
+    except ProgrammingError as error:
+        database.close()
+        raise Refused(f"the database {place} can't be opened: {postgresql.told(error)}") from None
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
-class WorkerLock:
-    """At most one worker on one SQLite file. The kernel lets go of it when the process dies, however it dies."""
-
-    def __init__(self, database: Path) -> None:
-        self._path = Path(f"{database}-worker")
-        self._file: int | None = None
-
-    def acquire(self) -> None:
-        """Raises Refused where another process holds it, StoreUnavailable where its file can't be made."""
-        try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StoreUnavailable(f"{self._path} can't be written ({error.strerror}); mend the folder") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(file, 64).decode("ascii", "replace").strip() or "another process"
-            os.close(file)
-            raise Refused(
-                f"{holder} already runs a worker on this database; an SQLite file has one worker: stop that one first"
-            ) from None
-        os.ftruncate(file, 0)
-        os.write(file, f"process {os.getpid()}\n".encode())
-        self._file = file
-
-    def release(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-class Bell:
-    """A named pipe beside the database: whoever commits new work rings, an idle worker hears it at once.
-
-    Losing a ring loses nothing, the row is there; the worker also looks by itself every few seconds.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self._path = Path(f"{database}-bell")
-
-    def ring(self) -> None:
-        with suppress(OSError):
-            pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-            try:
-                os.write(pipe, b"!")
-            finally:
-                os.close(pipe)
-
-    def listen(self) -> int:
-        """A file descriptor that turns readable on a ring; open both ways, so that it never reads as closed."""
-        with suppress(FileExistsError):
-            os.mkfifo(self._path, 0o622)
-        if not self._path.is_fifo():
-            raise Refused(f"{self._path} is in the way of the named pipe that belongs there; remove it")
-        return os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
-
-    @staticmethod
-    def drain(pipe: int) -> None:
-        with suppress(BlockingIOError):
-            while os.read(pipe, 4096):
-                pass
-
-    def close(self, pipe: int) -> None:
-        """Nobody listens any more; the pipe goes too, since whoever reads all files of a folder would wait in it."""
-        os.close(pipe)
-        self._path.unlink(missing_ok=True)
+def is_there(place: Place) -> bool:
+    """Whether anything is stored at this place yet. Raises StoreUnavailable where nobody can tell."""
+    if isinstance(place, Path):
+        return place.exists() and place.stat().st_size > 0
+    try:
+        open_database(place, create=False).close()
+    except NotMade:
+        return False
+    return True

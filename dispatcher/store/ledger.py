@@ -22,7 +22,7 @@ from dispatcher.clock import iso
 from dispatcher.errors import Refused
 from dispatcher.policy import MOVES, Status, Verb
 from dispatcher.store.engine import Database
-from dispatcher.store.line import advance, behind_another, lines_of
+from dispatcher.store.line import advance, behind_another, hold, lines_of
 from dispatcher.store.schema import actions, attempts, deliveries
 
 PAGE = 1_000
@@ -187,8 +187,7 @@ def _why_not(row: Row, verb: Verb) -> str:
 def replay(database: Database, rows: Sequence[Row], actor: str, now: int) -> Change:
     """Bring deliveries back: due now, with the whole schedule before them; their attempts stay as they are."""
     values = {"status": Status.PENDING, "due_at": now, "finished_at": None, "run_from": _d.attempts, "anchor_at": None}
-    values |= {"probes": 0}
-    values |= {"in_line": _d.sequence.is_not(None), "parked": behind_another()}
+    values |= {"probes": 0, "in_line": _d.sequence.is_not(None)}
     return _change(database, rows, Verb.REPLAY, values, (actor, None, now))
 
 
@@ -209,13 +208,16 @@ def _change(
     for start in range(0, len(in_order), PAGE):
         page = {row.id: row for row in in_order[start : start + PAGE]}
         with database.writing() as connection:
-            current = connection.execute(select(_d.id, _d.status, _d.due_at, _d.parked).where(_d.id.in_(page)))
-            now_is = {row["id"]: row for row in current.mappings()}
+            lines = lines_of(connection, page)
+            hold(connection, lines)
+            current = select(_d.id, _d.status, _d.due_at, _d.parked).where(_d.id.in_(page)).with_for_update()
+            now_is = {row["id"]: row for row in connection.execute(current).mappings()}
             fresh = [row._replace(**now_is[row.id]) for row in page.values() if row.id in now_is]
             sorted_out = sort_out(fresh, verb)
             ids = [row.id for row in sorted_out.taken]
             if ids:
-                one_by_one = update(deliveries).where(_d.id == bindparam("its_id")).values(**values)
+                joins = {"parked": behind_another(connection)} if verb is Verb.REPLAY else {}
+                one_by_one = update(deliveries).where(_d.id == bindparam("its_id")).values(**values, **joins)
                 connection.execute(one_by_one, [{"its_id": id_} for id_ in ids])
                 if verb is Verb.RESOLVE:
                     advance(connection, lines_of(connection, ids))

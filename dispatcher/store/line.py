@@ -6,13 +6,26 @@ So what waits behind a failing one is in no index of due work, and costs nothing
 
 from collections.abc import Collection
 from typing import Any
+from zlib import crc32
 
 import orjson
-from sqlalchemy import Boolean, ColumnElement, Connection, bindparam, exists, literal_column, select, text, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    bindparam,
+    exists,
+    false,
+    literal_column,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from dispatcher.policy import Status
+from dispatcher.store.dialect import Alone, Dialect, Spelled, alone, column, words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries
 
@@ -21,40 +34,58 @@ _PAGE = 1_000
 # An operator, and what those in the line share.
 Line = tuple[str, str]
 
-_BOUND = ("operator", "type", "key", "uid", "body", "digest", "bearer", "sequence", "status", "accepted_at", "due_at")
+BOUND = ("operator", "type", "key", "uid", "body", "digest", "bearer", "sequence", "status", "accepted_at", "due_at")
+
 
 # Whether a delivery must wait: for one that is under way, or will be again; for a dead one only where that was accepted
 # before it. What the index is partial by is a literal, not a parameter: SQLite takes it only where it sees that.
-_IN_THE_WAY = """
-    EXISTS (
-        SELECT 1 FROM deliveries h
-        WHERE h.operator = deliveries.operator AND h.sequence = deliveries.sequence
-          AND h.in_line = 1 AND h.parked = 0 AND h.id <> deliveries.id
-          AND (h.status <> 'dead' OR h.id < deliveries.id)
-    )
-"""
+def _in_the_way(its: Dialect) -> str:
+    return f"""
+        EXISTS (
+            SELECT 1 FROM deliveries h
+            WHERE h.operator = deliveries.operator AND h.sequence = deliveries.sequence
+              AND h.in_line = {its.yes} AND h.parked = {its.no} AND h.id <> deliveries.id
+              AND (h.status <> 'dead' OR h.id < deliveries.id)
+        )
+    """
+
+
 # The next one of each line that somebody left.
-_ADVANCE = text(
-    f"""
-    UPDATE deliveries SET parked = 0
+_ADVANCE = Spelled(
+    lambda its: (
+        f"""
+    UPDATE deliveries SET parked = {its.no}
     WHERE id IN (
         SELECT (
             SELECT min(n.id) FROM deliveries n
-            WHERE n.operator = r.value->>0 AND n.sequence = r.value->>1 AND n.in_line = 1 AND n.parked = 1
+            WHERE n.operator = {column(0)} AND n.sequence = {column(1)}
+              AND n.in_line = {its.yes} AND n.parked = {its.yes}
         )
-        FROM json_each(:left) r
-    ) AND NOT {_IN_THE_WAY}
+        FROM {its.each.format("left")}
+    ) AND NOT {_in_the_way(its)}
     RETURNING operator
     """
+    )
 )
+# So many locks at most in one transaction, however many lines it has to do with.
+_LOCKS = 64
+
+
+def hold(connection: Connection, lines: Collection[Line]) -> None:
+    """Whoever joins or leaves one of these lines does it after us: what is looked up in them stays so.
+
+    Without it an event could be parked behind the one that leaves at this moment, and nobody would call it.
+    """
+    if lines:
+        alone(connection, Alone.LINES, (crc32("\0".join(line).encode()) % _LOCKS for line in lines))
 
 
 def insert_in_line() -> Insert:
     """The insertion of a new delivery at the end of its line; nothing where its key is known already."""
-    own: dict[str, Any] = {name: bindparam(name) for name in _BOUND}
+    own: dict[str, Any] = {name: bindparam(name) for name in BOUND}
     other = deliveries.alias("other").c
     behind = exists().where(
-        other.operator == own["operator"], other.sequence == own["sequence"], other.in_line == literal_column("1")
+        other.operator == own["operator"], other.sequence == own["sequence"], other.in_line == true()
     )
     values = {**own, "in_line": own["sequence"].is_not(None), "parked": behind}
     return sqlite_insert(deliveries).values(values).on_conflict_do_nothing()
@@ -64,21 +95,23 @@ def advance(connection: Connection, left: Collection[Line]) -> set[str]:
     """After somebody has left these lines, or died in them: whoever is next is due; the operators that have such."""
     if not left:
         return set()
-    return {row[0] for row in connection.execute(_ADVANCE, {"left": orjson.dumps(list(left)).decode()})}
+    return {row[0] for row in connection.execute(_ADVANCE.on(connection), {"left": orjson.dumps(list(left)).decode()})}
 
 
 def let_dead_leave(database: Database, operators: Collection[str]) -> None:
     """For operators whose dead are in nobody's way: those who died while they still were, leave their lines."""
     d = deliveries.c
-    dead = [d.operator.in_(operators), d.status == literal_column(f"'{Status.DEAD}'"), d.in_line == literal_column("1")]
-    dead.append(d.parked == literal_column("0"))
+    dead = [d.operator.in_(operators), d.status == literal_column(f"'{Status.DEAD}'"), d.in_line == true()]
+    dead.append(d.parked == false())
     with database.reading() as connection:
         ids = list(connection.scalars(select(d.id).where(*dead)))
     for start in range(0, len(ids), _PAGE):
         page = ids[start : start + _PAGE]
         with database.writing() as connection:
+            lines = lines_of(connection, page)
+            hold(connection, lines)
             connection.execute(update(deliveries).where(d.id.in_(page), *dead[1:]).values(in_line=False))
-            advance(connection, lines_of(connection, page))
+            advance(connection, lines)
 
 
 def lines_of(connection: Connection, ids: Collection[int]) -> list[Line]:
@@ -88,6 +121,6 @@ def lines_of(connection: Connection, ids: Collection[int]) -> list[Line]:
     return [(operator, sequence) for operator, sequence in found]
 
 
-def behind_another() -> ColumnElement[bool]:
+def behind_another(connection: Connection) -> ColumnElement[bool]:
     """For a delivery that joins its line again: whether it has to wait for somebody else."""
-    return literal_column(_IN_THE_WAY, Boolean)
+    return literal_column(_in_the_way(words_of(connection)), Boolean)

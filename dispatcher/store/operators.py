@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, case, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from dispatcher.store.dialect import Alone, alone
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries, key_versions, operator_actions, operators
 
@@ -43,6 +43,12 @@ def latest_revision(connection: Connection) -> int:
     return int(connection.execute(select(func.coalesce(func.max(_o.revision), 0))).scalar_one())
 
 
+def _next_revision(connection: Connection) -> int:
+    """Nobody else changes an operator until we have: two changes with one number, and a worker could miss one."""
+    alone(connection, Alone.OPERATORS)
+    return latest_revision(connection) + 1
+
+
 def standings(database: Database) -> list[Standing]:
     """Every operator that was ever declared, by name."""
     with database.reading() as connection:
@@ -70,9 +76,9 @@ def declare(
     """
     verb, actor = by
     with database.writing() as connection:
+        revision = _next_revision(connection)
         if instead and instead != _settings(connection, instead.keys()):
             return False
-        revision = latest_revision(connection) + 1
         for row in rows:
             version = None if row.fingerprint is None else _version(connection, row.name, row.fingerprint, now)
             values = {
@@ -82,8 +88,8 @@ def declare(
                 "revision": revision,
                 "updated_at": now,
             }
-            statement = sqlite_insert(operators).values(name=row.name, **values)
-            connection.execute(statement.on_conflict_do_update(index_elements=[_o.name], set_=values))
+            if not connection.execute(update(operators).where(_o.name == row.name).values(**values)).rowcount:
+                connection.execute(insert(operators).values(name=row.name, **values))
         if gone:
             values = {"settings": None, "revision": revision, "updated_at": now}
             connection.execute(update(operators).where(_o.name.in_(gone)).values(**values))
@@ -121,7 +127,7 @@ def _note(connection: Connection, entries: Sequence[tuple[str, str]], actor: str
 def stop(database: Database, name: str, column: str, by: tuple[str, str, str | None], now: int) -> bool:
     """Closes an operator as of `now`: `column` is `paused_at` or `held_at`. False where it was so already."""
     # A hold that began before a pause may be written after it.
-    values = {column: now, "closed_since": func.min(func.coalesce(_o.closed_since, now), now)}
+    values = {column: now, "closed_since": case((_o.closed_since < now, _o.closed_since), else_=now)}
     return _turn(database, name, _o[column].is_(None), values, by, now)
 
 
@@ -132,7 +138,7 @@ def start(database: Database, name: str, column: str, by: tuple[str, str, str | 
     values = {
         column: None,
         "closed_total": case(
-            (open_again, _o.closed_total + func.max(0, now - func.coalesce(_o.closed_since, now))),
+            (open_again & (_o.closed_since < now), _o.closed_total + now - _o.closed_since),
             else_=_o.closed_total,
         ),
         "closed_since": case((open_again, None), else_=_o.closed_since),
@@ -150,7 +156,7 @@ def _turn(
 ) -> bool:
     verb, actor, note = by
     with database.writing() as connection:
-        values["revision"] = latest_revision(connection) + 1
+        values["revision"] = _next_revision(connection)
         changed = connection.execute(update(operators).where(_o.name == name, condition).values(**values)).rowcount
         if changed:
             _note(connection, [(name, verb)], actor, note, now)
@@ -175,7 +181,7 @@ def key_history(database: Database, name: str) -> list[dict[str, Any]]:
 def relock(database: Database, renewed: Sequence[tuple[str, str, str]]) -> int:
     """(name, locked, locked anew): replaces settings that nobody has changed meanwhile; how many were replaced."""
     with database.writing() as connection:
-        revision = latest_revision(connection) + 1
+        revision = _next_revision(connection)
         return sum(
             connection.execute(
                 update(operators).where(_o.name == name, _o.settings == old).values(settings=new, revision=revision)

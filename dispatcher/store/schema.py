@@ -3,6 +3,9 @@
 Times are µs since 1970 UTC. `due_at` is the one schedule: no job, queue or memory holds another.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -17,20 +20,24 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
 from dispatcher.policy import Status
+from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
 SCHEMA_VERSION = 2
 
 metadata = MetaData()
+# SQLite counts rows by itself only where their number is an Integer.
+_Id = BigInteger().with_variant(Integer, "sqlite")
 _STATUSES = ", ".join(f"'{status}'" for status in Status)
 
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _Id, primary_key=True),
     Column("operator", String, nullable=False),
     Column("type", String, nullable=False),
     Column("key", String, nullable=False),
@@ -42,8 +49,8 @@ deliveries = Table(
     # What events share that go out one after the other. `in_line`: it stands in the way of later ones;
     # `parked`: it waits behind an earlier one, and is not claimed before that has left the line.
     Column("sequence", String),
-    Column("in_line", Boolean, nullable=False, server_default=text("0")),
-    Column("parked", Boolean, nullable=False, server_default=text("0")),
+    Column("in_line", Boolean, nullable=False, server_default=false()),
+    Column("parked", Boolean, nullable=False, server_default=false()),
     Column("status", String, nullable=False),
     Column("accepted_at", BigInteger, nullable=False),
     Column("due_at", BigInteger),
@@ -58,7 +65,7 @@ deliveries = Table(
     Column("claimed_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("reason", String),
-    Column("ambiguous", Boolean, nullable=False, server_default=text("0")),
+    Column("ambiguous", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("operator", "key", "type"),
     CheckConstraint(f"status IN ({_STATUSES})", name="status_is_known"),
     CheckConstraint("(status = 'pending') = (due_at IS NOT NULL)", name="pending_exactly_when_due"),
@@ -72,23 +79,24 @@ deliveries = Table(
     CheckConstraint("NOT parked OR (status = 'pending' AND in_line)", name="parked_in_line"),
 )
 
-# Partial: these stay as small as the work that waits, however many rows are finished.
-Index("due", deliveries.c.operator, deliveries.c.due_at, sqlite_where=text("status = 'pending' AND parked = 0"))
-Index("held", deliveries.c.claimed_at, sqlite_where=text("status = 'sending'"))
-Index("dead", deliveries.c.id, sqlite_where=text("status = 'dead'"))
-Index(
-    "line",
-    deliveries.c.operator,
-    deliveries.c.sequence,
-    deliveries.c.parked,
-    deliveries.c.id,
-    sqlite_where=text("in_line = 1"),
-)
+
+def _partial(name: str, where: Callable[[Dialect], str], *columns: Column[Any]) -> Index:
+    """These stay as small as the work that waits, however many rows are finished."""
+    return Index(name, *columns, sqlite_where=text(where(SQLITE)), postgresql_where=text(where(POSTGRESQL)))
+
+
+_d = deliveries.c
+# Of those due at one moment the first accepted is the first to go; SQLite has the number in every index anyway.
+for _words, _columns in ((SQLITE, (_d.operator, _d.due_at)), (POSTGRESQL, (_d.operator, _d.due_at, _d.id))):
+    _partial("due", lambda its: f"status = 'pending' AND parked = {its.no}", *_columns).ddl_if(dialect=_words.name)
+_partial("held", lambda _: "status = 'sending'", _d.claimed_at)
+_partial("dead", lambda _: "status = 'dead'", _d.id)
+_partial("line", lambda its: f"in_line = {its.yes}", _d.operator, _d.sequence, _d.parked, _d.id)
 
 attempts = Table(
     "attempts",
     metadata,
-    Column("delivery_id", Integer, ForeignKey("deliveries.id"), primary_key=True),
+    Column("delivery_id", _Id, ForeignKey("deliveries.id"), primary_key=True),
     Column("n", Integer, primary_key=True),
     # True for an attempt whose claim had been taken away by the time it ended: it happened, but decided nothing.
     Column("late", Boolean, primary_key=True),
@@ -132,7 +140,7 @@ operators = Table(
 operator_actions = Table(
     "operator_actions",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _Id, primary_key=True),
     Column("operator", String, nullable=False, index=True),
     Column("at", BigInteger, nullable=False),
     Column("verb", String, nullable=False),
@@ -144,8 +152,8 @@ operator_actions = Table(
 actions = Table(
     "actions",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("delivery_id", Integer, ForeignKey("deliveries.id"), nullable=False, index=True),
+    Column("id", _Id, primary_key=True),
+    Column("delivery_id", _Id, ForeignKey("deliveries.id"), nullable=False, index=True),
     Column("at", BigInteger, nullable=False),
     Column("verb", String, nullable=False),
     Column("actor", String, nullable=False),

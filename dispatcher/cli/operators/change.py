@@ -16,7 +16,7 @@ from dispatcher.errors import ConfigError, Refused
 from dispatcher.roster import FILE, document_of, lease_fault, open_vault, provision, put
 from dispatcher.seal.vault import VaultError
 from dispatcher.store import operators as store
-from dispatcher.store.engine import Bell
+from dispatcher.store.engine import is_there
 
 _STOPS = ("paused_at", "held_at")
 
@@ -88,7 +88,7 @@ def _stored(config: Config, name: str) -> _Stored:
     if name in config.documents:
         told = f"change it there, then: dispatcher operators apply -c {config.path}"
         raise Refused(f"{name} is declared by {config.path.name}: {told}")
-    if not config.database.exists() or not config.database.stat().st_size:
+    if not is_there(config.database):
         return _Stored()
     database = opened(config)
     standing = next((row for row in store.standings(database) if row.name == name and row.settings), None)
@@ -109,7 +109,7 @@ def _write(config: Config, draft: Draft, instead: str | None) -> int | None:
     database = opened(config, create=True)
     if not put(database, open_vault(config, database), draft, WallClock().now(), actor=actor(), instead=instead):
         raise Refused(f"somebody else has changed {draft.operator.name} meanwhile; look at it and say it again")
-    Bell(config.database).ring()
+    database.ring()
     return next(row.key_version for row in store.standings(database) if row.name == draft.operator.name)
 
 
@@ -127,7 +127,7 @@ def apply(lost_key: bool, config_path: Path, as_json: bool) -> None:
     database = opened(config, create=True)
     vault, now = open_vault(config, database), WallClock().now()
     written = provision(database, vault, config, now, actor=actor(), lost_key=lost_key)
-    Bell(config.database).ring()
+    database.ring()
     declared = [name for name in written if name in config.documents]
     gone = [name for name in written if name not in config.documents]
     if as_json:

@@ -11,7 +11,7 @@ from dispatcher.errors import Refused
 from dispatcher.roster import Roster, load, open_vault, provision
 from dispatcher.seal.vault import Vault
 from dispatcher.store import operators as store
-from dispatcher.store.engine import Bell, Database
+from dispatcher.store.engine import Database
 from dispatcher.store.operators import Standing
 
 
@@ -32,7 +32,7 @@ class Desk(NamedTuple):
         return name
 
     def ring(self) -> None:
-        Bell(self.config.database).ring()
+        self.database.ring()
 
 
 def open_desk(config_path: Path) -> Desk:

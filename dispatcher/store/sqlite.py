@@ -1,0 +1,205 @@
+"""The SQLite file: how it is written, who may work on it, and how one process wakes another."""
+
+import fcntl
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from dispatcher.errors import Refused, StoreUnavailable
+from dispatcher.store.schema import SCHEMA_VERSION, metadata
+
+# For `->>` and UPDATE … FROM.
+OLDEST_SQLITE = (3, 38)
+# What may pass by itself: SQLITE_PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB.
+_WEATHER = frozenset({3, 5, 6, 7, 8, 10, 11, 13, 14, 15, 26})
+
+
+READING = {"dispatcher_read": True}
+
+
+def weather(error: DBAPIError) -> StoreUnavailable | None:
+    """What may pass by itself; None for a bug of ours, which trying again would not mend."""
+    passes = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _WEATHER
+    return StoreUnavailable(str(error.orig)) if passes else None
+
+
+def check_file(path: Path, *, create: bool, patience: float) -> bool:
+    """Whether the file, made if it is missing, still wants its tables.
+
+    Raises StoreUnavailable; Refused for a file of something else, or of another version, which is left as it is.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        wanted = ".".join(map(str, OLDEST_SQLITE))
+        raise Refused(f"this Python has SQLite {sqlite3.sqlite_version}; the dispatcher needs {wanted} or newer")
+    if not create and not path.exists():
+        raise StoreUnavailable(f"there is no database {path} yet; `dispatcher enqueue` or `dispatcher run` makes it")
+    if not path.parent.is_dir():
+        raise StoreUnavailable(f"the database {path} can't be opened: its folder does not exist; create it")
+    version = _version(path, patience)
+    if version == 0 and not create:
+        raise Refused(f"the database {path} holds no wallet-flow log; name the right file in database.url")
+    if version not in (0, SCHEMA_VERSION):
+        told = "let the version that made it finish what waits there, and begin a new file"
+        raise Refused(f"the database {path} has schema {version}, this dispatcher works with {SCHEMA_VERSION}: {told}")
+    return version == 0
+
+
+def make_tables(connection: Connection) -> None:
+    metadata.create_all(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _version(path: Path, patience: float) -> int:
+    """The schema's version, 0 for a file that is new; looks before anything is set or written.
+
+    Raises StoreUnavailable, and Refused for another program's file.
+    """
+    try:
+        # For its owner alone: it will hold events, and players' tokens.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with closing(sqlite3.connect(path, timeout=patience)) as connection:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(f"the database {path} can't be used: {error}") from None
+    complete = tables >= metadata.tables.keys()
+    if tables and ("deliveries" not in tables or version == 0 or (version == SCHEMA_VERSION and not complete)):
+        raise Refused(f"the database {path} holds another program's tables; name a file of its own in database.url")
+    return version
+
+
+def open_engine(path: Path, patience: float) -> Engine:
+    """Transactions that only read say so by the options READING."""
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": patience, "check_same_thread": False},
+        # An error's text would show them: events, players' tokens.
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # FULL: a commit that returned survives the power going; NORMAL could lose the last ones.
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            # Whatever is written twice before a checkpoint reaches the database once: with 32 MB of WAL instead of 4
+            # a turn costs a quarter less. Not a matter of safety: each commit is in the WAL, and synced.
+            connection.execute("PRAGMA wal_autocheckpoint = 8000")
+            connection.execute("PRAGMA temp_store = MEMORY")
+        except sqlite3.Error:
+            connection.close()
+            raise
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # IMMEDIATE takes the write lock at once: a transaction that read first could not be upgraded later.
+        reads = connection.get_execution_options().get("dispatcher_read")
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+class WorkerLock:
+    """At most one worker on one SQLite file. The kernel lets go of it when the process dies, however it dies."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = Path(f"{database}-worker")
+        self._file: int | None = None
+
+    def acquire(self) -> None:
+        """Raises Refused where another process holds it, StoreUnavailable where its file can't be made."""
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path} can't be written ({error.strerror}); mend the folder") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 64).decode("ascii", "replace").strip() or "another process"
+            os.close(file)
+            raise Refused(
+                f"{holder} already runs a worker on this database; an SQLite file has one worker: stop that one first"
+            ) from None
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()}\n".encode())
+        self._file = file
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class Bell:
+    """A named pipe beside the database: whoever commits new work rings, an idle worker hears it at once.
+
+    Losing a ring loses nothing, the row is there; the worker also looks by itself every few seconds.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._path = Path(f"{database}-bell")
+
+    def ring(self) -> None:
+        with suppress(OSError):
+            pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(pipe, b"!")
+            finally:
+                os.close(pipe)
+
+    def listen(self) -> int:
+        """A file descriptor that turns readable on a ring; open both ways, so that it never reads as closed."""
+        with suppress(FileExistsError):
+            os.mkfifo(self._path, 0o622)
+        if not self._path.is_fifo():
+            raise Refused(f"{self._path} is in the way of the named pipe that belongs there; remove it")
+        return os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
+
+    @staticmethod
+    def drain(pipe: int) -> None:
+        with suppress(BlockingIOError):
+            while os.read(pipe, 4096):
+                pass
+
+    def close(self, pipe: int) -> None:
+        """Nobody listens any more; the pipe goes too, since whoever reads all files of a folder would wait in it."""
+        os.close(pipe)
+        self._path.unlink(missing_ok=True)
+
+
+class FilePost:
+    """The post of the file's one worker: its lock, and the bell that it listens to."""
+
+    def __init__(self, database: Path) -> None:
+        self._lock = WorkerLock(database)
+        self._bell = Bell(database)
+        self._pipe: int | None = None
+
+    def take(self) -> None:
+        self._lock.acquire()
+
+    def listen(self) -> int:
+        self._pipe = self._bell.listen()
+        return self._pipe
+
+    def heard(self) -> bool:
+        if self._pipe is not None:
+            self._bell.drain(self._pipe)
+        return True
+
+    def deafen(self) -> None:
+        if self._pipe is not None:
+            self._bell.close(self._pipe)
+            self._pipe = None
+
+    def leave(self) -> None:
+        self.deafen()
+        self._lock.release()

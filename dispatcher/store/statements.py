@@ -1,0 +1,119 @@
+"""The corridor's statements, each written once for both databases."""
+
+from dispatcher.policy import Status, Verb, move
+from dispatcher.store.dialect import Spelled, column
+
+# Each statement moves a whole batch, handed over and back as one JSON text: SQLite then works through it in a single
+# step without Python's lock, where a row at a time would fight for it with the corridor's own thread; to PostgreSQL
+# it is one way there and back.
+#
+# What an index is partial by is a literal, not a parameter: SQLite takes it only where it sees its condition.
+CLAIM = "id, operator, type, key, uid, body, bearer, sequence, attempts, run_from, probes, anchor_at"
+DUE = Spelled(
+    lambda its: (
+        f"""
+    SELECT {its.every.format(its.values.format(f"{CLAIM}, due_at, ambiguous"))} FROM (
+        SELECT * FROM deliveries
+        WHERE operator = :operator AND status = 'pending' AND parked = {its.no} AND due_at <= :now
+        ORDER BY due_at, id LIMIT :most {its.ours}
+    ) AS due
+    """
+    )
+)
+HELD = f"{CLAIM}, claimed_at, ambiguous, token"
+STRANDED = Spelled(
+    lambda its: (
+        f"SELECT {its.every.format(its.values.format(HELD))}"
+        " FROM deliveries WHERE status = 'sending' AND claimed_at <= :before"
+    )
+)
+TAKEN = Spelled(
+    lambda its: (
+        f"SELECT {its.every.format(its.values.format(HELD))}"
+        " FROM deliveries WHERE status = 'sending' AND token = :token"
+    )
+)
+TAKE = Spelled(
+    lambda its: (
+        f"""
+    UPDATE deliveries
+    SET status = '{move(Status.PENDING, Verb.CLAIM)}', due_at = NULL, attempts = attempts + 1,
+        token = :token, claimed_at = :now
+    WHERE id IN (SELECT CAST(value AS bigint) FROM {its.each.format("ids")})
+    """
+    )
+)
+# What a settlement is on its way to the store: a list, in this order, since names would cost a third more.
+SETTLED = """
+    id:bigint token:bigint n:integer trigger:text started_at:bigint duration:bigint http_status:integer code:text
+    reason:text doubtful:boolean key_version:integer response:text detail:text status:text due_at:bigint
+    finished_at:bigint anchor_at:bigint ambiguous:boolean uncounted:boolean leaves:boolean probe:boolean
+"""
+_s = {
+    name: column(position, kind)
+    for position, (name, _, kind) in enumerate(one.partition(":") for one in SETTLED.split())
+}
+# A turn whose commit nobody answered for is made again: what it recorded the first time is the same attempt then,
+# not another one that came late.
+RECORD = Spelled(
+    lambda its: (
+        f"""
+    INSERT INTO attempts (delivery_id, n, "trigger", started_at, duration, http_status, code, reason, ambiguous,
+                          key_version, response, detail, late)
+    SELECT {_s["id"]}, {_s["n"]}, {_s["trigger"]}, {_s["started_at"]}, {_s["duration"]}, {_s["http_status"]},
+           {_s["code"]}, {_s["reason"]}, {_s["doubtful"]}, {_s["key_version"]}, {_s["response"]}, {_s["detail"]},
+           d.token IS NULL OR d.token <> {_s["token"]}
+    FROM {its.each.format("rows")} JOIN deliveries d ON d.id = {_s["id"]}
+    WHERE NOT {_s["uncounted"]} AND (d.token = {_s["token"]} OR NOT EXISTS (
+        SELECT 1 FROM attempts a
+        WHERE a.delivery_id = {_s["id"]} AND a.n = {_s["n"]} AND a.started_at = {_s["started_at"]}
+          AND coalesce(a.duration, -1) = coalesce({_s["duration"]}, -1)
+          AND coalesce(a.http_status, -1) = coalesce({_s["http_status"]}, -1)
+          AND coalesce(a.reason, '') = coalesce({_s["reason"]}, '')
+    ))
+    ON CONFLICT DO NOTHING
+    """
+    )
+)
+MOVE = Spelled(
+    # The token is the guard: without it a hand whose claim was taken away would overwrite its successor's result.
+    lambda its: (
+        f"""
+    UPDATE deliveries
+    SET status = {_s["status"]}, due_at = {_s["due_at"]}, finished_at = {_s["finished_at"]},
+        anchor_at = {_s["anchor_at"]}, reason = {_s["reason"]}, ambiguous = {_s["ambiguous"]},
+        attempts = CASE WHEN {_s["uncounted"]} THEN attempts - 1 ELSE attempts END,
+        probes = CASE WHEN {_s["probe"]} THEN probes + 1 ELSE probes END,
+        in_line = in_line AND NOT {_s["leaves"]}, token = NULL, claimed_at = NULL
+    FROM {its.each.format("rows")}
+    WHERE deliveries.id = {_s["id"]} AND deliveries.token = {_s["token"]}
+    """
+    )
+)
+DECIDED = Spelled(
+    lambda its: (
+        "SELECT delivery_id, n, started_at, duration, http_status, reason FROM attempts"
+        f" WHERE NOT late AND delivery_id IN (SELECT CAST(value AS bigint) FROM {its.each.format('ids')})"
+    )
+)
+# One index seek for each operator that has work, not one step for each row that waits.
+SURVEY = Spelled(
+    lambda its: (
+        f"""
+    WITH RECURSIVE waiting(operator) AS (
+        SELECT min(operator) FROM deliveries WHERE status = 'pending' AND parked = {its.no}
+        UNION ALL
+        SELECT (
+            SELECT min(d.operator) FROM deliveries d
+            WHERE d.status = 'pending' AND d.parked = {its.no} AND d.operator > waiting.operator
+        )
+        FROM waiting WHERE waiting.operator IS NOT NULL
+    )
+    SELECT w.operator, (
+        SELECT min(d.due_at) FROM deliveries d
+        WHERE d.status = 'pending' AND d.parked = {its.no} AND d.operator = w.operator
+    )
+    FROM waiting w WHERE w.operator IS NOT NULL
+    """
+    )
+)

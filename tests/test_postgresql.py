@@ -1,0 +1,388 @@
+"""What only a server can do: be of another version, be away, come back, be shared with others."""
+
+import asyncio
+import statistics
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from dispatcher.errors import NotMade, Refused, StoreUnavailable
+from dispatcher.place import Place, Server
+from dispatcher.secret import Secret
+from dispatcher.store import corridor, operators
+from dispatcher.store.corridor import Fate
+from dispatcher.store.engine import Database, open_database
+from tests.ground import NOW
+from tests.stores import STORES, PostgreSQL, started
+from tests.story import Story, moment, orders, until
+from tests.workshop import Bench, accept, attempts_of, configuration, event, row, rows, settle, settled, take
+from tests.workshop import until as soon
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def on_the_server(store: str, postgresql: PostgreSQL) -> Iterator[None]:
+    with STORES.on(postgresql):
+        yield
+
+
+def cut_off() -> None:
+    """The server ends every session that is at work there."""
+    assert STORES.current is not None
+    STORES.current.cut_off()
+
+
+@contextmanager
+def schema(postgresql: PostgreSQL, name: str) -> Iterator[Server]:
+    """A schema of its own, and the place that it is."""
+    door = open_database(postgresql.place)
+    with door.writing() as connection:
+        connection.execute(text(f"CREATE SCHEMA {name}"))
+    try:
+        yield Server(Secret(f"{postgresql.url}&options=-csearch_path%3D{name}"), f"postgresql://{name}")
+    finally:
+        with door.writing() as connection:
+            connection.execute(text(f"DROP SCHEMA {name} CASCADE"))
+        door.close()
+
+
+# Opening.
+
+
+def test_a_place_without_tables_is_made_only_where_that_is_asked_for(postgresql: PostgreSQL) -> None:
+    with schema(postgresql, "fresh") as place:
+        with pytest.raises(NotMade, match="holds no wallet-flow log yet"):
+            open_database(place, create=False)
+        open_database(place).close()
+        open_database(place, create=False).close()
+
+
+def test_processes_that_make_the_tables_at_once_all_find_them(postgresql: PostgreSQL) -> None:
+    with schema(postgresql, "at_once") as place, ThreadPoolExecutor(4) as hands:
+        for database in hands.map(open_database, [place] * 4):
+            assert corridor.survey(database).earliest == {}
+            database.close()
+
+
+def test_another_programs_tables_are_refused_and_left_as_they_are(postgresql: PostgreSQL) -> None:
+    with schema(postgresql, "theirs") as place:
+        door = open_database(postgresql.place)
+        with door.writing() as connection:
+            connection.execute(text("CREATE TABLE theirs.operators (id integer)"))
+        with pytest.raises(Refused, match="another program"):
+            open_database(place)
+        with door.reading() as connection:
+            there = connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'theirs'")).all()
+        door.close()
+        assert there == ["operators"]
+
+
+def test_another_version_of_the_tables_is_refused(postgresql: PostgreSQL) -> None:
+    with schema(postgresql, "newer") as place:
+        database = open_database(place)
+        with database.writing() as connection:
+            connection.execute(text("UPDATE dispatcher_schema SET version = 99"))
+        database.close()
+        with pytest.raises(Refused, match="has schema 99"):
+            open_database(place)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nobody:geheim@127.0.0.1:1/db?connect_timeout=2",
+        "nobody:geheim@/absent?host=/nowhere",
+        "nobody:geheim@127.0.0.1:1/db?nonsense=geheim",
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_told_without_the_password(url: str) -> None:
+    place = Server(Secret(f"postgresql+psycopg://{url}"), "postgresql://nobody@there/db")
+    with pytest.raises((StoreUnavailable, Refused), match="postgresql://nobody@there/db can't be") as error:
+        open_database(place)
+    assert "geheim" not in str(error.value)
+
+
+# Weather.
+
+
+def test_a_session_that_was_ended_is_weather_and_the_next_one_works() -> None:
+    database = STORES.open(Path())
+    accept(database, 1)
+    (claim,) = take(database)
+    cut_off()
+    with pytest.raises(StoreUnavailable, match="can't be used"):
+        settle(database, settled(claim, NOW))
+    assert settle(database, settled(claim, NOW)) == []
+    assert (row(database).status, len(attempts_of(database))) == ("delivered", 1)
+    database.close()
+
+
+def test_a_session_that_ends_at_the_commit_is_weather_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = STORES.open(Path())
+    accept(database, 1)
+    claim = corridor._claim
+
+    def last(connection: Connection, *arguments: Any) -> Any:
+        claims = claim(connection, *arguments)
+        cut_off()
+        return claims
+
+    monkeypatch.setattr(corridor, "_claim", last)
+    with pytest.raises(StoreUnavailable):
+        take(database)
+    monkeypatch.setattr(corridor, "_claim", claim)
+    assert [one.key for one in take(database)] == ["1"]
+    assert row(database).attempts == 1
+    database.close()
+
+
+def change(database: Database, setting: str) -> None:
+    with database.writing() as connection:
+        connection.execute(text(f"SET LOCAL {setting}"))
+        connection.execute(text("INSERT INTO operator_actions VALUES (1, 'acme', 1, 'set', 'tester')"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("lock_timeout = 1", "lock timeout"), ("transaction_read_only = on", "read-only transaction")],
+)
+def test_a_server_that_takes_nothing_at_the_moment_is_weather(setting: str, told: str) -> None:
+    database, other = STORES.open(Path()), STORES.open(Path())
+    with other.writing() as connection:
+        if "lock" in setting:
+            connection.execute(text("LOCK TABLE operator_actions"))
+        with pytest.raises(StoreUnavailable, match=told):
+            change(database, setting)
+    database.close()
+    other.close()
+
+
+def test_a_statement_of_ours_that_is_wrong_is_no_weather() -> None:
+    database = STORES.open(Path())
+    with pytest.raises(Exception, match="nowhere") as error, database.reading() as connection:
+        connection.execute(text("SELECT * FROM nowhere"))
+    assert not isinstance(error.value, StoreUnavailable)
+    database.close()
+
+
+# Beside others.
+
+
+def many(place: Place, work: Any, hands: int = 4) -> list[Any]:
+    """What some threads, each with a store of its own, make of it at once."""
+
+    def one(hand: int) -> Any:
+        database = open_database(place)
+        try:
+            return work(database, hand)
+        finally:
+            database.close()
+
+    with ThreadPoolExecutor(hands) as pool:
+        return list(pool.map(one, range(hands)))
+
+
+def test_processes_that_hand_in_the_same_events_accept_each_once(postgresql: PostgreSQL) -> None:
+    events = [event(key) for key in range(300)]
+
+    def hand_in(database: Database, hand: int) -> list[Fate]:
+        return corridor.accept(database, events[::-1] if hand % 2 else events, NOW)
+
+    fates = [fate for some in many(postgresql.place, hand_in) for fate in some]
+    assert (fates.count(Fate.ACCEPTED), fates.count(Fate.DUPLICATE)) == (300, 900)
+
+
+def test_of_two_contents_handed_in_at_once_one_is_a_conflict(postgresql: PostgreSQL) -> None:
+    def hand_in(database: Database, hand: int) -> list[Fate]:
+        return corridor.accept(database, [event(key, total_bet=str(hand)) for key in range(100)], NOW)
+
+    fates = [fate for some in many(postgresql.place, hand_in) for fate in some]
+    assert (fates.count(Fate.ACCEPTED), fates.count(Fate.CONFLICT)) == (100, 300)
+
+
+def test_a_line_that_some_join_while_others_leave_it_parks_nobody_for_ever(postgresql: PostgreSQL) -> None:
+    def work(database: Database, hand: int) -> None:
+        if hand == 0:
+            for _ in range(60):
+                settle(database, *(settled(claim, NOW) for claim in take(database)))
+            return
+        for key in range(20):
+            corridor.accept(database, [event(f"{hand}-{key}")._replace(sequence="p1")], NOW)
+
+    many(postgresql.place, work)
+    database = STORES.open(Path())
+    while claims := take(database):
+        assert len(claims) == 1
+        settle(database, settled(claims[0], NOW))
+    assert {one.status for one in rows(database)} == {"delivered"}
+    assert len(rows(database)) == 60
+    database.close()
+
+
+def test_no_two_changes_of_operators_share_a_revision(postgresql: PostgreSQL) -> None:
+    def declare(database: Database, hand: int) -> None:
+        for number in range(10):
+            made = operators.Declared(f"op{hand}-{number}", "LOCKED", None)
+            operators.declare(database, [made], [], "command", ("set", "tester"), NOW)
+
+    many(postgresql.place, declare)
+    database = STORES.open(Path())
+    revisions = [one.revision for one in operators.standings(database)]
+    assert sorted(revisions) == list(range(1, 41))
+    database.close()
+
+
+# The post.
+
+
+def test_a_second_worker_is_refused_and_told_who_is_there() -> None:
+    database = STORES.open(Path())
+    other = open_database(database.place, patience=0.1)
+    first, second = database.post(), other.post()
+    first.take()
+    with pytest.raises(Refused, match=r"dispatcher: process \d+ on .* already runs a worker"):
+        second.take()
+    first.leave()
+    second.take()
+    second.leave()
+    database.close()
+    other.close()
+
+
+async def test_a_post_that_is_lost_is_taken_again_and_the_bell_is_heard_as_before(tmp_path: Path) -> None:
+    async with Bench(configuration(tmp_path)) as at:
+        at.acme.respond(200)
+        working = asyncio.create_task(at.daemon.run())
+        await soon(lambda: bool(at.told("running")))
+        cut_off()
+        await soon(lambda: bool(at.told("post_taken")))
+        other = open_database(at.database.place, patience=0.1)
+        corridor.accept(other, [event(1)], NOW)
+        other.ring()
+        await soon(lambda: at.sent == 1)
+        with pytest.raises(Refused):
+            other.post().take()
+        other.close()
+        at.dispatch.stop()
+        await working
+
+
+async def test_a_worker_whose_post_another_has_taken_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Bench(configuration(tmp_path)) as at:
+        working = asyncio.create_task(at.daemon.run())
+        await soon(lambda: bool(at.told("running")))
+        monkeypatch.setattr(at.daemon._post, "take", displaced)
+        cut_off()
+        await working
+        assert at.told("displaced")
+        assert at.told("stopping")[0]["signal"] == "displaced"
+
+
+def displaced() -> None:
+    raise Refused("another worker is here")
+
+
+# Whole stories.
+
+
+class ServerStory(Story):
+    """A story whose database is on a server."""
+
+    def __init__(self, folder: Path, postgresql: PostgreSQL) -> None:
+        super().__init__(folder)
+        self.place = postgresql.place
+        self.tables["database"] = {"url": postgresql.url}
+        self.write()
+
+    def query(self, text_: str) -> list[tuple[Any, ...]]:
+        database = open_database(self.place)
+        try:
+            with database.reading() as connection:
+                return [tuple(found) for found in connection.execute(text(text_))]
+        finally:
+            database.close()
+
+
+@pytest.fixture
+def story(tmp_path: Path, postgresql: PostgreSQL) -> Iterator[ServerStory]:
+    with ServerStory(tmp_path, postgresql) as story:
+        yield story
+
+
+def test_every_command_works_with_a_server(story: ServerStory) -> None:
+    events = orders(20)
+    with story.receiving() as receiver, story.running():
+        assert story.call("check", "--no-network").status == 0
+        story.enqueue(events)
+        until(lambda: story.all_are("delivered"))
+        assert receiver.booked() == {one["order_no"]: 1 for one in events}
+        second = story.call("run")
+        assert (second.status, "already runs a worker" in second.err) == (1, True)
+    assert len(story.call("log", "--json").rows()) == 20
+    assert story.show(events[0]["order_no"])["status"] == "delivered"
+    assert story.call("dead", "list", "--json").status == 0
+    assert (story.folder / "dispatcher.key").exists()
+    assert story.call("reencrypt").status == 0
+    assert not list(story.folder.glob("dispatcher.db*"))
+
+
+def test_check_tells_that_the_server_is_away_without_the_password(story: ServerStory) -> None:
+    story.set("database", url="postgresql+psycopg://nobody:geheim@127.0.0.1:1/db")
+    for command in (("check", "--no-network"), ("enqueue", "-"), ("run",)):
+        done = story.call(*command)
+        assert done.status in (1, 2)
+        assert "postgresql://nobody@127.0.0.1:1/db" in done.out + done.err
+        assert "geheim" not in done.out + done.err
+
+
+def test_an_idle_daemon_hears_of_new_work_on_a_server_at_once(story: ServerStory) -> None:
+    waits = []
+    with story.receiving(), story.running():
+        for one in orders(3):
+            story.enqueue([one])
+            until(lambda: story.all_are("delivered"))
+            shown = story.show(one["order_no"])
+            waits.append(moment(shown["attempts"][0]["started_at"]) - moment(shown["accepted_at"]))
+    assert statistics.median(waits) < 0.05, waits
+
+
+def test_a_daemon_that_was_killed_is_followed_by_one_that_loses_nothing(story: ServerStory) -> None:
+    events = orders(30)
+    with story.receiving("--delay", "300ms") as receiver:
+        with story.running() as daemon:
+            story.enqueue(events)
+            until(lambda: receiver.requests() >= 5)
+            daemon.kill()
+        with story.running():
+            until(lambda: story.all_are("delivered"))
+        assert set(receiver.booked()) == {one["order_no"] for one in events}
+    assert story.query("SELECT count(*) FROM attempts WHERE late") == [(0,)]
+
+
+def test_a_server_that_is_restarted_while_deliveries_flow_costs_no_attempt(tmp_path: Path) -> None:
+    events = orders(150)
+    with started(tmp_path) as server, ServerStory(tmp_path, server) as story:
+        story.set(concurrency=8)
+        with story.receiving("--delay", "50ms") as receiver, story.running() as daemon:
+            story.enqueue(events)
+            until(lambda: receiver.requests() >= 20)
+            server.stop()
+            until(lambda: daemon.told("store_unavailable") and daemon.told("post_lost"))
+            assert until(lambda: daemon.get("/readyz")).status_code == 503
+            server.start()
+            until(lambda: story.all_are("delivered"), told=daemon.text)
+            until(lambda: daemon.told("post_taken"))
+            assert set(receiver.booked().values()) == {1}
+        assert story.query("SELECT max(attempts), count(*) FROM deliveries") == [(1, 150)]
+        assert story.query("SELECT count(*), count(*) FILTER (WHERE late) FROM attempts") == [(150, 0)]
