@@ -54,6 +54,17 @@ class Refused(DispatcherError):
     """A command was understood and not carried out; the text says why and what would help."""
 
 
+class Outdated(Refused):
+    """The store's schema is of an earlier version; its text ends in the command to run for that."""
+
+    command = "dispatcher db upgrade"
+
+    def __init__(self, told: str, mend: str) -> None:
+        super().__init__(f"{told}; {mend}: {self.command}")
+        self.told = told
+        self.mend = mend
+
+
 class StoreUnavailable(DispatcherError):
     """The database can't be used now (locked, full, read-only, gone). Nothing was written; try again later."""
 

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from dispatcher.cli import main
-from dispatcher.store.schema import SCHEMA_VERSION
+from dispatcher.store.schema import REVISION
 from tests.ground import line, notice
 from tests.story import COMMAND, Done, Story, leaks, orders
 
@@ -756,11 +756,13 @@ def test_a_file_that_is_no_database_is_a_fault_and_stays_as_it_is(desk: Desk) ->
 
 def test_a_database_of_a_newer_dispatcher_is_a_fault_and_is_left_alone(desk: Desk) -> None:
     desk.enqueue([ONE])
-    desk.change(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    desk.change("UPDATE dispatcher_revision SET version_num = '9999'")
     before = desk.content()
     status, told = checked(desk, "--no-network")
     assert status == 2
-    assert f"has schema {SCHEMA_VERSION + 1}, this dispatcher works with {SCHEMA_VERSION}" in told["faults"][0]["fault"]
+    (fault,) = told["faults"]
+    assert fault["fault"].startswith("this dispatcher is older than the store: ")
+    assert f"has schema 9999, this dispatcher works with {REVISION}" in fault["fault"]
     for command in (["log"], ["enqueue", desk.file([TWO])]):
         assert desk.call(*command).status == 1
     assert desk.content() == before

@@ -24,7 +24,6 @@ from dispatcher.store.corridor import Fate, Settlement, Stranded
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.operators import Declared, declare, standings
-from dispatcher.store.schema import SCHEMA_VERSION
 from tests.ground import NOW
 from tests.stores import STORES, PostgreSQL, trap, untrap
 from tests.workshop import accept, attempts_of, event, failed, row, rows, settle, settled, take
@@ -823,9 +822,11 @@ TestCorridorOnPostgreSQL = pytest.mark.usefixtures("on_the_server")(CorridorOnPo
 def test_a_file_of_another_schema_is_told_by_its_version_and_another_program_s_is_told_as_that(tmp_path: Path) -> None:
     open_database(tmp_path / "ours.db").close()
     for name, script, told in (
-        ("ours.db", f"PRAGMA user_version = {SCHEMA_VERSION - 1}", f"has schema {SCHEMA_VERSION - 1}, this dispatcher"),
+        ("ours.db", "UPDATE dispatcher_revision SET version_num = '9999'", "has schema 9999, this dispatcher"),
+        ("ours.db", "DROP TABLE dispatcher_revision; PRAGMA user_version = 1", "has schema 1, this dispatcher"),
+        ("ours.db", "PRAGMA user_version = 0", "another program's tables"),
         ("theirs.db", "CREATE TABLE notes (text); PRAGMA user_version = 1", "another program's tables"),
-        ("alike.db", f"CREATE TABLE notes (text); PRAGMA user_version = {SCHEMA_VERSION}", "another program's tables"),
+        ("alike.db", "CREATE TABLE notes (text); PRAGMA user_version = 2", "another program's tables"),
     ):
         with closing(sqlite3.connect(tmp_path / name)) as connection:
             connection.executescript(script)

@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
 NEIGHBOURLY = frozenset({"ground", "street side"})
 
 LIBRARIES: Mapping[str, frozenset[str]] = {
+    "alembic": frozenset({"store"}),
     "apscheduler": frozenset({"rounds"}),
     "click": frozenset({"cli"}),
     "cryptography": frozenset({"seal"}),

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 from dispatcher.cli.common import config_option, guarded, json_option, opened, print_json
 from dispatcher.config import Config, inspect_config, load_toml
 from dispatcher.egress import Network
-from dispatcher.errors import ConfigError, DispatcherError, Fault, NotMade
+from dispatcher.errors import ConfigError, DispatcherError, Fault, NotMade, Outdated
 from dispatcher.operator import Operator
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.roster import COMMAND, Roster, anything_locked, given_keys, key_file, lease_fault, load, open_vault
@@ -73,6 +74,9 @@ def _check_database(config: Config, faults: list[Fault], warnings: list[Fault]) 
         faults += [fault for fault in error.faults if fault not in faults]
     except NotMade as error:
         warnings.append(Fault("database.url", str(error), "nothing is stored yet"))
+    except Outdated as error:
+        told = f"{error.command} -c {shlex.quote(str(config.path))}"
+        faults.append(Fault("database.url", error.told, f"{error.mend}: {told}"))
     except DispatcherError as error:
         what = "the file or its folder" if isinstance(config.database, Path) else "the server, or the address"
         faults.append(Fault("database.url", str(error), f"mend {what}, or name another"))

@@ -3,6 +3,7 @@
 import functools
 import getpass
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import TextIOWrapper
@@ -13,7 +14,7 @@ import click
 
 from dispatcher.clock import WallClock, parse_moment, to_datetime
 from dispatcher.config import Config, load_config
-from dispatcher.errors import ConfigError, DispatcherError, Refused, Unfit
+from dispatcher.errors import ConfigError, DispatcherError, Outdated, Refused, Unfit
 from dispatcher.lang import LANGUAGES, Words
 
 if TYPE_CHECKING:
@@ -88,12 +89,18 @@ def fail(error: DispatcherError) -> NoReturn:
         for fault in error.faults:
             click.echo(f"  {fault}", err=True)
     else:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {error}{_of_this_configuration() if isinstance(error, Outdated) else ''}", err=True)
     try:
         sys.stdout.flush()
     except OSError:
         _silence()
     sys.exit(error.exit_status)
+
+
+def _of_this_configuration() -> str:
+    """How a command that is recommended says for which configuration; it stands at the end of the sentence."""
+    path = click.get_current_context().params.get("config_path")
+    return f" -c {shlex.quote(str(path))}" if path else ""
 
 
 def read_configuration(path: Path, *, warn: bool = False) -> Config:

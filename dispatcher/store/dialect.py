@@ -70,6 +70,7 @@ class Alone(IntEnum):
     MAKE = 0x64697302
     OPERATORS = 0x64697303
     LINES = 0x64697304
+    MOVE = 0x64697310
 
 
 _ALONE = text("SELECT pg_advisory_xact_lock(:about, one) FROM unnest(CAST(:keys AS integer[])) AS one")

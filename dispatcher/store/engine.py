@@ -12,6 +12,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from dispatcher.errors import NotMade, Refused, StoreUnavailable
 from dispatcher.place import Place, Server
 from dispatcher.store import sqlite
+from dispatcher.store.mark import Mark, refusal
+from dispatcher.store.version import Found, admit_work
 
 
 class Post(Protocol):
@@ -43,6 +45,9 @@ class Database:
         self.in_doubt: int | None = None
         self._weather: Callable[[DBAPIError], StoreUnavailable | None] = kind.weather
         self._reading = engine.execution_options(**kind.READING)
+        self._kind = kind
+        # What it said of itself when it was opened.
+        self.mark: Mark | None = None
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -62,6 +67,8 @@ class Database:
         try:
             yield
         except DBAPIError as error:
+            if refused := refusal(error):
+                raise refused from None
             weather = self._weather(error)
             if weather is None:
                 raise
@@ -81,11 +88,29 @@ class Database:
             postgresql.ring(connection)
 
     def post(self) -> Post:
+        """Raises Refused for a store that is being copied: it has no worker until that is done."""
+        if self.mark is not None:
+            raise Refused(self.mark.told(self.place))
         if isinstance(self.place, Path):
             return sqlite.FilePost(self.place)
         from dispatcher.store import postgresql
 
         return postgresql.ServerPost(self.engine, self.translated)
+
+    def look(self, connection: Connection) -> Found:
+        """What stands here, as this transaction sees it."""
+        found: Found = self._kind.found(connection, self.place)
+        return found
+
+    def make(self) -> None:
+        """The tables, of this dispatcher's revision, where there are none."""
+        with self.writing() as connection:
+            self._kind.make_tables(connection, self.place)
+
+    def told(self, connection: Connection) -> tuple[str, str, int]:
+        """Its kind, the version of that, and how many bytes it takes on the disk."""
+        kind, version = self._kind.kind_and_version(connection)
+        return kind, version, self._kind.size(connection, self.place)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -94,23 +119,35 @@ class Database:
 def open_database(place: Place, *, create: bool = True, patience: float = 10.0) -> Database:
     """Opens the store, makes it and its tables where `create` says so; waits `patience` s for another's lock.
 
-    Raises StoreUnavailable; Refused for a store of something else, or of another version, which is left as it is.
+    Raises StoreUnavailable; Outdated for a store whose schema is to be brought up; Refused for one of something else,
+    of a newer dispatcher, or which has moved or not arrived yet. All of these are left as they are.
     """
-    if isinstance(place, Server):
-        return _open_server(place, create, patience)
-    fresh = sqlite.check_file(place, create=create, patience=patience)
-    database = Database(place, sqlite.open_engine(place, patience), sqlite)
+    database, found = reach(place, create=create, patience=patience)
     try:
-        if fresh:
-            with database.writing() as connection:
-                sqlite.make_tables(connection)
+        admit_work(place, found)
+        database.mark = found.mark
+        if found.revision is None:
+            database.make()
     except BaseException:
         database.close()
         raise
     return database
 
 
-def _open_server(place: Server, create: bool, patience: float) -> Database:
+def reach(place: Place, *, create: bool, patience: float = 10.0) -> tuple[Database, Found]:
+    """The store, and what was found there; whatever that is, it can be looked into. No tables are made.
+
+    Raises NotMade where there is nothing and `create` does not say so, StoreUnavailable, Refused for another program's.
+    """
+    if isinstance(place, Server):
+        return _reach_server(place, create, patience)
+    found = sqlite.look(place, create=create, patience=patience)
+    if found.revision is None and not create:
+        raise Refused(f"the database {place} holds no wallet-flow log; name the right file in database.url")
+    return Database(place, sqlite.open_engine(place, patience), sqlite), found
+
+
+def _reach_server(place: Server, create: bool, patience: float) -> tuple[Database, Found]:
     try:
         from dispatcher.store import postgresql
     except ImportError:
@@ -119,17 +156,17 @@ def _open_server(place: Server, create: bool, patience: float) -> Database:
     database = Database(place, postgresql.open_engine(place, patience), postgresql)
     try:
         with database.reading() as connection:
-            fresh = postgresql.check_tables(connection, place, create=create)
-        if fresh:
-            with database.writing() as connection:
-                postgresql.make_tables(connection, place)
+            found = database.look(connection)
+        if found.revision is None and not create:
+            told = "holds no wallet-flow log yet; `dispatcher enqueue` or `dispatcher run` makes it"
+            raise NotMade(f"the database {place} {told}")
     except ProgrammingError as error:
         database.close()
         raise Refused(f"the database {place} can't be opened: {postgresql.told(error)}") from None
     except BaseException:
         database.close()
         raise
-    return database
+    return database, found
 
 
 def is_there(place: Place) -> bool:

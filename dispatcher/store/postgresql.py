@@ -7,14 +7,16 @@ from contextlib import AbstractContextManager, suppress
 from typing import cast
 
 import psycopg
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher.errors import Contended, NotMade, Refused, StoreUnavailable
+from dispatcher.errors import Contended, Refused, StoreUnavailable
 from dispatcher.place import Server
 from dispatcher.store.dialect import Alone, alone
-from dispatcher.store.schema import SCHEMA_VERSION, metadata
+from dispatcher.store.mark import MARKS, READ_MARK, mark_of
+from dispatcher.store.schema import metadata
+from dispatcher.store.version import FIRST, READ_REVISION, REVISIONS, Found, is_ours, of_number, stamp
 
 # For jsonb's casts, and for what was looked at by its makers this decade.
 OLDEST_POSTGRESQL = (12,)
@@ -27,7 +29,8 @@ _WEATHER = ("08", "28", "3D", "53", "57", "58", "XX001", "XX002", "25006", "4250
 _CONTENDED = ("40001", "40P01")
 _LOCK_NOT_AVAILABLE = "55P03"
 
-_version = Table("dispatcher_schema", MetaData(), Column("version", Integer, primary_key=True, autoincrement=False))
+# The table that had a store's number before there were revisions.
+_NUMBER = "dispatcher_schema"
 
 # A commit that returned is on disk, whatever the server's settings say; the rest keeps a lost peer from holding us.
 _SETTINGS = """
@@ -89,34 +92,41 @@ def told(error: DBAPIError) -> str:
     return " ".join((primary or str(error.orig)).split())
 
 
-def check_tables(connection: Connection, place: Server, *, create: bool) -> bool:
-    """Whether the tables are still to be made. Raises NotMade, and Refused as `open_database` does."""
+def found(connection: Connection, place: Server) -> Found:
+    """What the schema holds. Raises Refused for a server that is too old, or another program's tables."""
     version = connection.dialect.server_version_info or ()
     if version < OLDEST_POSTGRESQL:
         there = ".".join(map(str, version))
         raise Refused(f"the database {place} is PostgreSQL {there}; the dispatcher needs {OLDEST_POSTGRESQL[0]}")
     tables = set(connection.scalars(_TABLES))
     if not tables:
-        if not create:
-            told = "holds no wallet-flow log yet; `dispatcher enqueue` or `dispatcher run` makes it"
-            raise NotMade(f"the database {place} {told}")
-        return True
-    if not tables >= {_version.name, *metadata.tables}:
+        return Found(None)
+    revision = connection.exec_driver_sql(READ_REVISION).scalar() if REVISIONS.name in tables else None
+    if not is_ours(tables, revision or FIRST) or (revision is None and _NUMBER not in tables):
         mend = "name a database or a schema of its own in database.url"
         raise Refused(f"the database {place} holds another program's tables; {mend}")
-    found = connection.execute(select(_version.c.version)).scalar_one()
-    if found != SCHEMA_VERSION:
-        raise Refused(f"the database {place} has schema {found}; this dispatcher works with schema {SCHEMA_VERSION}")
-    return False
+    if revision is None:
+        return of_number(place, connection.exec_driver_sql(f"SELECT version FROM {_NUMBER}").scalar_one())
+    mark = connection.exec_driver_sql(READ_MARK).first() if MARKS.name in tables else None
+    return Found(revision, mark=mark_of(mark._tuple()) if mark else None)
 
 
 def make_tables(connection: Connection, place: Server) -> None:
     """All of them or none; another process that makes them at this moment has been waited for."""
     alone(connection, Alone.MAKE)
-    if check_tables(connection, place, create=True):
+    if found(connection, place).revision is None:
         metadata.create_all(connection)
-        _version.create(connection)
-        connection.execute(_version.insert().values(version=SCHEMA_VERSION))
+        stamp(connection)
+
+
+def kind_and_version(connection: Connection) -> tuple[str, str]:
+    return "postgresql", str(connection.exec_driver_sql("SHOW server_version").scalar_one())
+
+
+def size(connection: Connection, _place: Server) -> int:
+    """Bytes on the server's disk, indexes included."""
+    wanted = text("SELECT coalesce(sum(pg_total_relation_size(CAST(one AS regclass))), 0) FROM unnest(:tables) AS one")
+    return int(connection.execute(wanted, {"tables": list(metadata.tables)}).scalar_one())
 
 
 _CHANNEL = "dispatcher"

@@ -27,7 +27,8 @@ from sqlalchemy import (
 from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
-SCHEMA_VERSION = 2
+# The newest of the revisions in `migrations`, which tells how to add one.
+REVISION = "0001"
 
 metadata = MetaData()
 # SQLite counts rows by itself only where their number is an Integer.

@@ -5,13 +5,15 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher.errors import Refused, StoreUnavailable
-from dispatcher.store.schema import SCHEMA_VERSION, metadata
+from dispatcher.errors import NotMade, Refused, StoreUnavailable
+from dispatcher.store.mark import MARKS, READ_MARK, mark_of
+from dispatcher.store.schema import metadata
+from dispatcher.store.version import FIRST, READ_REVISION, REVISIONS, Found, is_ours, of_number, stamp
 
 # For `->>` and UPDATE … FROM.
 OLDEST_SQLITE = (3, 38)
@@ -28,49 +30,63 @@ def weather(error: DBAPIError) -> StoreUnavailable | None:
     return StoreUnavailable(str(error.orig)) if passes else None
 
 
-def check_file(path: Path, *, create: bool, patience: float) -> bool:
-    """Whether the file, made if it is missing, still wants its tables.
+def look(path: Path, *, create: bool, patience: float) -> Found:
+    """What the file holds, made if it is missing; looks before anything is set or written.
 
-    Raises StoreUnavailable; Refused for a file of something else, or of another version, which is left as it is.
+    Raises StoreUnavailable, and Refused for a file of something else.
     """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         wanted = ".".join(map(str, OLDEST_SQLITE))
         raise Refused(f"this Python has SQLite {sqlite3.sqlite_version}; the dispatcher needs {wanted} or newer")
     if not create and not path.exists():
-        raise StoreUnavailable(f"there is no database {path} yet; `dispatcher enqueue` or `dispatcher run` makes it")
+        raise NotMade(f"there is no database {path} yet; `dispatcher enqueue` or `dispatcher run` makes it")
     if not path.parent.is_dir():
         raise StoreUnavailable(f"the database {path} can't be opened: its folder does not exist; create it")
-    version = _version(path, patience)
-    if version == 0 and not create:
-        raise Refused(f"the database {path} holds no wallet-flow log; name the right file in database.url")
-    if version not in (0, SCHEMA_VERSION):
-        told = "let the version that made it finish what waits there, and begin a new file"
-        raise Refused(f"the database {path} has schema {version}, this dispatcher works with {SCHEMA_VERSION}: {told}")
-    return version == 0
-
-
-def make_tables(connection: Connection) -> None:
-    metadata.create_all(connection)
-    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _version(path: Path, patience: float) -> int:
-    """The schema's version, 0 for a file that is new; looks before anything is set or written.
-
-    Raises StoreUnavailable, and Refused for another program's file.
-    """
     try:
         # For its owner alone: it will hold events, and players' tokens.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         with closing(sqlite3.connect(path, timeout=patience)) as connection:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            # One view: somebody may be bringing it up at this moment.
+            connection.execute("BEGIN")
+            return _found(connection, path)
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(f"the database {path} can't be used: {error}") from None
-    complete = tables >= metadata.tables.keys()
-    if tables and ("deliveries" not in tables or version == 0 or (version == SCHEMA_VERSION and not complete)):
+
+
+def found(connection: Connection, path: Path) -> Found:
+    """As `look`, within a transaction."""
+    return _found(cast(sqlite3.Connection, connection.connection.dbapi_connection), path)
+
+
+def _found(connection: sqlite3.Connection, path: Path) -> Found:
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    number = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if not tables and number == 0:
+        return Found(None)
+    rows = connection.execute(READ_REVISION).fetchall() if REVISIONS.name in tables else []
+    revision = rows[0][0] if rows else None
+    if not is_ours(tables, revision or FIRST) or (revision is None and number == 0):
         raise Refused(f"the database {path} holds another program's tables; name a file of its own in database.url")
-    return version
+    if revision is None:
+        return of_number(path, number)
+    marks = connection.execute(READ_MARK).fetchall() if MARKS.name in tables else []
+    return Found(revision, mark=mark_of(marks[0]) if marks else None)
+
+
+def make_tables(connection: Connection, path: Path) -> None:
+    if found(connection, path).revision is None:
+        metadata.create_all(connection)
+        stamp(connection)
+
+
+def kind_and_version(connection: Connection) -> tuple[str, str]:
+    return "sqlite", sqlite3.sqlite_version
+
+
+def size(connection: Connection, path: Path) -> int:
+    """Bytes on the disk, with what waits in the log to be written into the file."""
+    files = (path, path.with_name(f"{path.name}-wal"))
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def open_engine(path: Path, patience: float) -> Engine:
