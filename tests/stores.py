@@ -1,10 +1,12 @@
 """The stores that the tests run on: files, and one PostgreSQL server for each process of the test run."""
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from urllib.parse import quote
 
@@ -92,6 +94,26 @@ class Stores:
 
 
 STORES = Stores()
+
+
+@contextmanager
+def apart(server: PostgreSQL | None, folder: Path, name: str) -> Iterator[Place]:
+    """A place for a store of its own: a file, or a schema on the server, which is dropped afterwards."""
+    if server is None:
+        yield folder / f"{name}.db"
+        return
+    schema = f"{name}_{token_hex(4)}"
+    door = open_database(server.place)
+    try:
+        with door.writing() as connection:
+            connection.execute(text(f"CREATE SCHEMA {schema}"))
+        plain = re.sub(r"[&?]options=[^&]*", "", server.url)
+        url = f"{plain}{'&' if '?' in plain else '?'}options=-csearch_path%3D{schema}"
+        yield Server(Secret(url), f"postgresql://{schema}")
+    finally:
+        with door.writing() as connection:
+            connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+        door.close()
 
 
 def is_used(place: Place) -> bool:

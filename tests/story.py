@@ -215,8 +215,12 @@ class Story:
     def line(self, *words: object) -> list[str]:
         """The command line of a command on this story's configuration."""
         first, *rest = map(str, words)
-        # `dead list` and its like take the option behind their second word.
-        rest = [*rest[:1], "-c", str(self.config), *rest[1:]] if first == "dead" else ["-c", str(self.config), *rest]
+        # `dead list`, `db status` and their like take the option behind their second word.
+        rest = (
+            [*rest[:1], "-c", str(self.config), *rest[1:]]
+            if first in ("dead", "db", "operators")
+            else ["-c", str(self.config), *rest]
+        )
         return [*COMMAND, first, *rest]
 
     def enqueue(self, events: Sequence[Mapping[str, Any]]) -> None:

@@ -15,6 +15,7 @@ _COMMANDS = {
     "show": "one delivery with its event and every attempt",
     "dead": "dead letters: list, replay, resolve, export",
     "operators": "operators: list, show, set, apply, pause, resume, check",
+    "db": "the store: upgrade its schema, its status, copy it to another database",
     "reencrypt": "lock every stored secret under the current master key",
     "check": "configuration, database and keys; starts nothing",
     "verify": "what a key, an IV and a ciphertext make of each other, in every reading",

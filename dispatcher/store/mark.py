@@ -4,10 +4,10 @@ The mark is a table of its own with one row, and is there only where it says som
 database, as triggers, so that it also stops a process that opened the store before, or whoever writes without us.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Boolean, Column, Connection, MetaData, String, Table, insert, text, update
 from sqlalchemy.exc import DBAPIError
@@ -77,7 +77,7 @@ _FUNCTION = text(
 )
 
 
-def mark_of(row: tuple[str, str, str, int]) -> Mark:
+def mark_of(row: Sequence[Any]) -> Mark:
     """From the row that READ_MARK gives."""
     return Mark(row[0], State(row[1]), row[2], row[3])
 

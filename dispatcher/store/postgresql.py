@@ -108,7 +108,7 @@ def found(connection: Connection, place: Server) -> Found:
     if revision is None:
         return of_number(place, connection.exec_driver_sql(f"SELECT version FROM {_NUMBER}").scalar_one())
     mark = connection.exec_driver_sql(READ_MARK).first() if MARKS.name in tables else None
-    return Found(revision, mark=mark_of(mark._tuple()) if mark else None)
+    return Found(revision, mark=mark_of(tuple(mark)) if mark else None)
 
 
 def make_tables(connection: Connection, place: Server) -> None:
@@ -125,7 +125,8 @@ def kind_and_version(connection: Connection) -> tuple[str, str]:
 
 def size(connection: Connection, _place: Server) -> int:
     """Bytes on the server's disk, indexes included."""
-    wanted = text("SELECT coalesce(sum(pg_total_relation_size(CAST(one AS regclass))), 0) FROM unnest(:tables) AS one")
+    size = "coalesce(sum(pg_total_relation_size(to_regclass(one))), 0)"
+    wanted = text(f"SELECT {size} FROM unnest(CAST(:tables AS text[])) AS one")
     return int(connection.execute(wanted, {"tables": list(metadata.tables)}).scalar_one())
 
 

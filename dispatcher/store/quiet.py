@@ -26,6 +26,8 @@ _AT_WORK = text(
 )
 _HOLD = text("SELECT pg_try_advisory_lock(:about, hashtext(current_schema()))")
 
+_IDENTITY = text("SELECT concat_ws(' ', current_database(), current_schema(), pg_postmaster_start_time())")
+
 
 def at_work(database: Database) -> list[str]:
     """The workers that are seen on a server. On a file there is a lock, which says so when it is taken."""
@@ -73,3 +75,11 @@ def _held(database: Database) -> Iterator[None]:
         yield
     finally:
         session.close()
+
+
+def identity(database: Database) -> str:
+    """The same for one store, however its address is written."""
+    if isinstance(database.place, Path):
+        return str(database.place.resolve())
+    with database.reading() as connection:
+        return str(connection.scalar(_IDENTITY))
