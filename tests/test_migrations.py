@@ -46,9 +46,11 @@ def place(store: str, tmp_path: Path) -> Iterator[Place]:
 def inside(place: Place) -> Iterator[Connection]:
     """A transaction on a store of whatever revision."""
     database, _ = reach(place, create=True)
-    with database.writing() as connection:
-        yield connection
-    database.close()
+    try:
+        with database.writing() as connection:
+            yield connection
+    finally:
+        database.close()
 
 
 def make_first(place: Place) -> None:
