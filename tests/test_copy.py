@@ -34,6 +34,9 @@ from tests.story import Story, orders, until
 from tests.workshop import accept, failed, row, settle, settled, take
 
 
+_AT = {name: position for position, name in enumerate(deliveries.c.keys())}
+
+
 class Sides(NamedTuple):
     """From where to where."""
 
@@ -118,7 +121,7 @@ def moved(sides: Sides, tell: Callable[[int, int], None] = nothing) -> Copied:
 def test_a_copy_has_every_row_as_it_was_and_goes_on_from_there(sides: Sides) -> None:
     varied(sides.source)
     before = content(sides.source)
-    statuses = {one[11] for one in before["deliveries"]}
+    statuses = {one[_AT["status"]] for one in before["deliveries"]}
     assert statuses == {"pending", "sending", "delivered", "dead", "resolved"}
     assert all(before[name] for name in metadata.tables if name != "workers")
     heard: list[tuple[int, int]] = []
@@ -130,7 +133,7 @@ def test_a_copy_has_every_row_as_it_was_and_goes_on_from_there(sides: Sides) -> 
     database = open_database(sides.target)
     assert accept(database, 99) == [Fate.ACCEPTED]
     assert accept(database, 1, business="Spin投入 ‰") == [Fate.DUPLICATE]
-    assert row(database, 99).id == max(one[0] for one in before["deliveries"]) + 1
+    assert row(database, 99).id == max(one[_AT["id"]] for one in before["deliveries"]) + 1
     operators.start(database, "bolt", "paused_at", ("resume", "me", None), NOW)
     database.close()
     with pytest.raises(Refused, match="has moved to"):
@@ -153,7 +156,7 @@ def test_what_is_handed_in_or_declared_while_it_is_copied_arrives(sides: Sides) 
     moved(sides, hand_in)
     after = content(sides.source)
     assert len(handed) == 8
-    assert {one[3] for one in after["deliveries"]} >= {str(key) for key in handed}
+    assert {one[_AT["key"]] for one in after["deliveries"]} >= {str(key) for key in handed}
     assert content(sides.target) == after
     with pytest.raises(Refused, match="has moved to"):
         accept(door, 500)
@@ -239,7 +242,7 @@ def test_what_a_transaction_hands_in_while_the_copy_begins_arrives(postgresql: P
             until(lambda: connection.scalar(waits))
         door.close()
         copying.result()
-        assert "late" in {one[3] for one in content(tmp_path / "file.db")["deliveries"]}
+        assert "late" in {one[_AT["key"]] for one in content(tmp_path / "file.db")["deliveries"]}
 
 
 # Nobody else.
@@ -263,7 +266,9 @@ def test_while_it_is_copied_the_source_takes_new_events_alone_and_the_target_not
             # By whoever opened them before, as by whoever comes now.
             told.append(refused(lambda: ledger.resolve(source, [dead], "me", "note", NOW)))
             told.append(refused(lambda: take(source)))
-            told.append(refused(lambda: open_database(sides.source).post()))
+            later = open_database(sides.source)
+            told.append(refused(later.post))
+            later.close()
             assert all("is being copied to" in one and "takes new events and nothing else" in one for one in told)
             there = [lambda: accept(target, 1), lambda: open_database(sides.target)]
             assert all("not complete" in refused(one) for one in there)
