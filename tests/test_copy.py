@@ -33,7 +33,6 @@ from tests.stores import PostgreSQL, apart
 from tests.story import Story, orders, until
 from tests.workshop import accept, failed, row, settle, settled, take
 
-
 _AT = {name: position for position, name in enumerate(deliveries.c.keys())}
 
 
