@@ -469,12 +469,13 @@ async def test_a_bug_within_an_attempt_is_settled_as_doubtful_and_the_worker_liv
             elif place == "seal":
                 patch.setattr("dispatcher.seal.Seal.seal", broken)
             elif place == "request":
-                patch.setattr(attempt, "build_request", broken)
+                patch.setattr(attempt, "Request", broken)
             else:
                 at.acme.mock(side_effect=broken)
             hand_in(at, 2)
             await at.look()
         at.acme.mock(return_value=OK)
+        at.dispatch.lanes["acme"].forms.clear()
         for key in range(2):
             assert at.row(key)[5:7] == ("pending", 1)
             assert at.row(key).due_at == NOW + MINUTE
@@ -492,7 +493,7 @@ async def test_a_bug_does_not_use_up_an_operators_places(tmp_path: Path, monkeyp
     async with Bench(configuration(tmp_path, concurrency="2")) as at:
         at.acme.mock(return_value=OK)
         with monkeypatch.context() as patch:
-            patch.setattr(attempt, "build_request", broken)
+            patch.setattr(attempt, "Request", broken)
             hand_in(at, 10)
             await at.look()
         assert len(at.told("attempt_broke")) == 10

@@ -31,7 +31,7 @@ T = TypeVar("T")
 EVER = 2**62
 # Claims in one turn. With all free places in one, the store and the wire would wait for each other by turns;
 # with too few, the cost of a transaction is shared by too few.
-CLAIMED_AT_ONCE = 128
+CLAIMED_AT_ONCE = 256
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dispatcher.operator import Operator
 from dispatcher.policy import PUT_OFF, Reason, Verb, Verdict
 from dispatcher.seal import Seal
 from dispatcher.store.operators import Standing
 from dispatcher.wire import Grant, Transport
+
+if TYPE_CHECKING:
+    from dispatcher.dispatch.attempt import Form
 
 
 class Turn(StrEnum):
@@ -33,7 +36,7 @@ class Lane:
     `hungry`: there may be something due that is not claimed yet. `closed_since` and `closed_total` (µs): since when it
     is paused or held, and for how long it was before. `failures`: attempts that failed in a row. `cut_off`: the
     last request did not leave this machine. While it is that, or held, nothing is sent before `rest_until`.
-    `unwritten`: what the database does not have yet; it stands all the same.
+    `unwritten`: what the database does not have yet; it stands all the same. `forms`: by message type, as it is needed.
     """
 
     operator: Operator
@@ -52,6 +55,7 @@ class Lane:
     closed_since: int | None = None
     closed_total: int = 0
     unwritten: list[Change] = field(default_factory=list)
+    forms: "dict[str, Form]" = field(default_factory=dict)
 
     def places(self, now: int) -> int:
         """How many more may be sent now; while it is held one at a time, to see whether it is back."""
@@ -72,6 +76,7 @@ class Lane:
         """New settings, for attempts that begin from now on; what is under way ends with those it began with."""
         self.operator, self.seal, self.transport, self.grant = fresh.operator, fresh.seal, fresh.transport, fresh.grant
         self.key_version = fresh.key_version
+        self.forms = {}
 
     def stand(self, standing: Standing) -> bool:
         """As the database has it: paused or held by whomever. True where it is held and has no breaker any more."""

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ from dispatcher.events import Event
 from dispatcher.policy import Claim, Outcome, Status, Verb, Verdict
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database
-from dispatcher.store.insertion import insert_new
+from dispatcher.store.insertion import insert_attempts, insert_new
 from dispatcher.store.line import Line, advance, hold
 from dispatcher.store.operators import latest_revision
 from dispatcher.store.schema import deliveries
-from dispatcher.store.statements import DECIDED, DUE, MOVE, RECORD, STRANDED, SURVEY, TAKE, TAKEN
+from dispatcher.store.statements import DECIDED, DELIVER, DUE, MOVE, RECORD, STRANDED, SURVEY, TAKE, TAKEN
 
 SNIPPET_BYTES = 1_024
 
@@ -74,6 +74,10 @@ class Survey(NamedTuple):
 
     earliest: dict[str, int]
     revision: int
+
+
+class _TakenAway(Exception):
+    """A claim among those to be settled is not ours any more."""
 
 
 _d = deliveries.c
@@ -158,18 +162,34 @@ def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, in
     # A fresh token for each turn: no two claims of one delivery ever share theirs.
     token, again = database.in_doubt or secrets.randbits(63), database.in_doubt is not None
     try:
-        with database.writing() as connection:
-            left = _left(done)
-            hold(connection, left)
-            late = _settle(connection, done, now) if done else []
-            freed = advance(connection, left)
-            found = [_as_claim(row, row[8], token) for row in _rows(connection, TAKEN, token=token)] if again else []
-            turned = Turned(found or _claim(connection, wanted, now, token), late, freed)
+        try:
+            turned = _turn(database, done, _settle_ours, wanted, now, token, again=again)
+        except _TakenAway:
+            turned = _turn(database, done, _settle_any, wanted, now, token, again=again)
     except StoreUnavailable:
         database.in_doubt = token
         raise
     database.in_doubt = None
     return turned
+
+
+def _turn(
+    database: Database,
+    done: Sequence[Settlement],
+    settle: Callable[[Connection, Sequence[Settlement], int], list[Settlement]],
+    wanted: Mapping[str, int],
+    now: int,
+    token: int,
+    *,
+    again: bool,
+) -> Turned:
+    with database.writing() as connection:
+        left = _left(done)
+        hold(connection, left)
+        late = settle(connection, done, now) if done else []
+        freed = advance(connection, left)
+        found = [_as_claim(row, row[8], token) for row in _rows(connection, TAKEN, token=token)] if again else []
+        return Turned(found or _claim(connection, wanted, now, token), late, freed)
 
 
 def _left(done: Sequence[Settlement]) -> set[Line]:
@@ -205,7 +225,27 @@ def _json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _settle(connection: Connection, done: Sequence[Settlement], now: int) -> list[Settlement]:
+def _settle_ours(connection: Connection, done: Sequence[Settlement], now: int) -> list[Settlement]:
+    """Move the deliveries and record their attempts; none is late. Raises _TakenAway where one is not ours any more."""
+    delivered: dict[int, list[int]] = defaultdict(list)
+    others = []
+    for one in done:
+        if one.verdict.verb is Verb.DELIVER:
+            delivered[one.claim.token].append(one.claim.id)
+        else:
+            others.append(_settled(one, now))
+    moved = 0
+    for token, ids in delivered.items():
+        moved += connection.execute(DELIVER.on(connection), {"token": token, "ids": _json(ids), "now": now}).rowcount
+    if others:
+        moved += connection.execute(MOVE.on(connection), {"rows": _json(others)}).rowcount
+    if moved < len(done):
+        raise _TakenAway
+    insert_attempts(connection, [_attempt(one) for one in done if one.verdict.verb is not Verb.PUT_OFF])
+    return []
+
+
+def _settle_any(connection: Connection, done: Sequence[Settlement], now: int) -> list[Settlement]:
     """Record every attempt, move the deliveries that are still ours; returns the settlements that were late."""
     rows = {"rows": _json([_settled(settlement, now) for settlement in done])}
     connection.execute(RECORD.on(connection), rows)
@@ -223,25 +263,37 @@ def _made(one: Settlement) -> tuple[object, ...]:
     return (claim.id, claim.attempt, outcome.started_at, outcome.duration, outcome.http_status, verdict.reason)
 
 
-def _settled(settlement: Settlement, now: int) -> list[object]:
-    """One settlement as RECORD and MOVE read it: the values of SETTLED, in its order."""
+def _attempt(settlement: Settlement) -> list[Any]:
+    """One attempt as `insert_attempts` takes it."""
     claim, outcome, verdict, _ = settlement
     reason = verdict.reason
-    doubtful = reason is not None and reason.ambiguous
     return [
         claim.id,
-        claim.token,
         claim.attempt,
+        False,
         claim.trigger,
         outcome.started_at,
         outcome.duration,
         outcome.http_status,
         _harmless(verdict.code),
         reason,
-        doubtful,
+        reason is not None and reason.ambiguous,
         outcome.key_version,
-        _harmless(outcome.body[:SNIPPET_BYTES].decode("utf-8", "replace") or None),
+        _harmless(outcome.body[:SNIPPET_BYTES].decode("utf-8", "replace")),
         _harmless(outcome.detail or verdict.words),
+    ]
+
+
+def _settled(settlement: Settlement, now: int) -> list[Any]:
+    """One settlement as RECORD and MOVE read it: the values of SETTLED, in its order."""
+    claim, _, verdict, _ = settlement
+    id_, n, _, *recorded = _attempt(settlement)
+    doubtful = verdict.reason is not None and verdict.reason.ambiguous
+    return [
+        id_,
+        claim.token,
+        n,
+        *recorded,
         verdict.status,
         verdict.due_at,
         now if verdict.due_at is None else None,
@@ -256,7 +308,10 @@ def _settled(settlement: Settlement, now: int) -> list[object]:
 
 def _harmless(text: str | None) -> str | None:
     """What every store can hold: no half characters, and no NUL, behind which an answer could hide its end."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:SNIPPET_BYTES] if text else None
+    if not text:
+        return None
+    whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return whole.replace("\0", "\ufffd")[:SNIPPET_BYTES]
 
 
 def stranded(database: Database, before: int, held: Collection[tuple[int, int]]) -> list[Stranded]:

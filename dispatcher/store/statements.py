@@ -43,6 +43,18 @@ TAKE = Spelled(
     """
     )
 )
+# What nearly all come to: it is the same for all of one claim, but for their numbers.
+DELIVER = Spelled(
+    # The token is the guard: without it a hand whose claim was taken away would overwrite its successor's result.
+    lambda its: (
+        f"""
+    UPDATE deliveries
+    SET status = '{move(Status.SENDING, Verb.DELIVER)}', finished_at = :now, reason = NULL, ambiguous = {its.no},
+        in_line = {its.no}, token = NULL, claimed_at = NULL
+    WHERE token = :token AND id IN (SELECT CAST(value AS bigint) FROM {its.each.format("ids")})
+    """
+    )
+)
 # What a settlement is on its way to the store: a list, in this order, since names would cost a third more.
 SETTLED = """
     id:bigint token:bigint n:integer trigger:text started_at:bigint duration:bigint http_status:integer code:text
@@ -76,7 +88,7 @@ RECORD = Spelled(
     )
 )
 MOVE = Spelled(
-    # The token is the guard: without it a hand whose claim was taken away would overwrite its successor's result.
+    # The token is the guard, as above.
     lambda its: (
         f"""
     UPDATE deliveries
