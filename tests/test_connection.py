@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dispatcher.clock import MILLISECOND
 from dispatcher.policy import Outcome, Reason
 from dispatcher.wire import MAX_RESPONSE_BYTES
-from dispatcher.wire.connection import MAX_BARE_BYTES, Connection, Deadlines
+from dispatcher.wire.connection import MAX_BARE_BYTES, Connection, Traffic
 from tests.hostile import (
     OK,
     PATIENCE,
@@ -388,7 +388,7 @@ async def connection() -> AsyncIterator[Connection]:
 
 async def exchanged(connection: Connection) -> Exception | None:
     request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
-    return await connection.exchange(request, time.monotonic() + PATIENCE, Deadlines())
+    return await connection.exchange(request, time.monotonic() + PATIENCE, Traffic())
 
 
 async def test_a_connection_that_is_closing_takes_no_request_and_says_that_nothing_was_sent(

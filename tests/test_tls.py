@@ -23,7 +23,7 @@ from dispatcher.policy import Reason
 from dispatcher.secret import Secret
 from dispatcher.tls import tls_context
 from dispatcher.wire import reach
-from dispatcher.wire.connection import Connection, Deadlines
+from dispatcher.wire.connection import Connection, Traffic
 from dispatcher.wire.failures import TlsFailure
 from tests.authority import Authority
 from tests.hostile import OK, PATIENCE, always, bound, calling, playing, told
@@ -178,8 +178,9 @@ async def test_the_same_alert_later_on_a_connection_leaves_doubt() -> None:
         if used:
             connection.rest(0)
         connection.connection_made(Mock(asyncio.Transport, is_closing=lambda: False))
-        sent = asyncio.create_task(connection.exchange(b"", time.monotonic() + SECOND, Deadlines()))
-        await asyncio.sleep(0)
+        sent = asyncio.create_task(connection.exchange(b"", time.monotonic() + SECOND, Traffic()))
+        for _ in ("begun", "written"):
+            await asyncio.sleep(0)
         connection.connection_lost(refusal)
         lost.append(type(await sent))
     assert lost == [TlsFailure, httpx.ReadError]

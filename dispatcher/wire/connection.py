@@ -35,25 +35,37 @@ _CERTIFICATE_REFUSED = frozenset(
 )
 
 
-class Deadlines:
-    """When exchanges must be over. One timer for all of them: hardly any is ever needed, and each would cost more than
-    the rest of an exchange does here.
+class Traffic:
+    """What the exchanges of one transport share.
+
+    The deadline: one timer for all, since hardly any ever needs its own, and each would cost more than the rest of an
+    exchange does here. And the moment of writing: what one round of the event loop has ready goes out in one go. A
+    request here and a request there wakes the other side for each, which costs more than to write it.
     """
 
     def __init__(self) -> None:
+        self._ready: list[Connection] = []
         self._ends: dict[Connection, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = 0.0
 
-    def put(self, connection: "Connection", end: float) -> None:
+    def begin(self, connection: "Connection", end: float) -> None:
         """`end` by the monotonic clock (s)."""
+        self._ready.append(connection)
+        if len(self._ready) == 1:
+            asyncio.get_running_loop().call_soon(self._write)
         self._ends[connection] = end
         if self._timer is None or end < self._rings_at:
             self._arm(end)
 
-    def drop(self, connection: "Connection") -> None:
+    def end(self, connection: "Connection") -> None:
         # The timer stays: when it rings, whatever is left has its next one.
         self._ends.pop(connection, None)
+
+    def _write(self) -> None:
+        ready, self._ready = self._ready, []
+        for connection in ready:
+            connection.write()
 
     def _arm(self, end: float) -> None:
         if self._timer is not None:
@@ -65,7 +77,7 @@ class Deadlines:
         self._timer = None
         now = time.monotonic()
         for connection in [one for one, end in self._ends.items() if end <= now]:
-            self.drop(connection)
+            self.end(connection)
             connection.expire()
         if self._ends:
             self._arm(min(self._ends.values()))
@@ -88,6 +100,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._waiter: asyncio.Future[Exception | None] | None = None
         self._busy = False
+        self._request = b""
         self._unsent = False
         self._first = True
         self._begin()
@@ -101,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._keep = True
         self._framed = False
 
-    async def exchange(self, request: bytes, end: float, deadlines: Deadlines) -> Exception | None:
+    async def exchange(self, request: bytes, end: float, traffic: Traffic) -> Exception | None:
         """Write one request and wait for its answer, until `end` (monotonic s).
 
         Returns None where it came whole, else what kept it: TimeoutError, WriteError, ReadError, RemoteProtocolError;
@@ -113,12 +126,18 @@ class Connection(asyncio.Protocol):
         self._busy = True
         waiter: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._waiter = waiter
-        deadlines.put(self, end)
-        self._transport.write(request)
+        self._request, self._unsent = request, True
+        traffic.begin(self, end)
         try:
             return await waiter
         finally:
-            deadlines.drop(self)
+            traffic.end(self)
+
+    def write(self) -> None:
+        """Called by Traffic. Where the connection has been closed meanwhile, nothing was sent, and that stays known."""
+        if not self._transport.is_closing():
+            self._unsent = False
+            self._transport.write(self._request)
 
     def expire(self) -> None:
         """The deadline has come."""

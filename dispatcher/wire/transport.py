@@ -13,7 +13,7 @@ import httpx
 from dispatcher.clock import SECOND
 from dispatcher.egress import Address, Network, may_call
 from dispatcher.policy import Reason
-from dispatcher.wire.connection import Connection, Deadlines
+from dispatcher.wire.connection import Connection, Traffic
 from dispatcher.wire.failures import OUR_ERRNOS, BlockedAddress, DnsFailure, LocalFault, TlsFailure
 from dispatcher.wire.request import Answer, Request
 from dispatcher.wire.resolver import Resolver
@@ -64,7 +64,7 @@ class PinnedTransport:
         self._connect_timeout = connect_timeout / SECOND
         self._routes: dict[str, _Route] = {}
         self._idle: dict[tuple[str, int, Address], list[Connection]] = {}
-        self._deadlines = Deadlines()
+        self._traffic = Traffic()
         self._sweep: asyncio.TimerHandle | None = None
         self._tls = context
         self._closed = False
@@ -86,7 +86,7 @@ class PinnedTransport:
         body = request.body
         written = b"".join((route.start, lines, b"%d\r\n\r\n" % len(body), body))
         try:
-            failure = await connection.exchange(written, now + deadline / SECOND, self._deadlines)
+            failure = await connection.exchange(written, now + deadline / SECOND, self._traffic)
         except BaseException:
             connection.abort()
             raise
@@ -204,7 +204,7 @@ class PinnedTransport:
 
     async def aclose(self) -> None:
         self._closed = True
-        self._deadlines.close()
+        self._traffic.close()
         if self._sweep is not None:
             self._sweep.cancel()
         for pool in self._idle.values():
