@@ -418,7 +418,7 @@ async def test_a_greeting_before_any_request_is_not_taken_as_its_answer() -> Non
 
 async def test_a_connection_whose_exchange_is_not_over_is_not_reusable(connection: Connection) -> None:
     assert not connection.reusable
-    sending = asyncio.create_task(exchanged(connection))
+    sending = asyncio.ensure_future(exchanged(connection))
     await asyncio.sleep(0)
     assert not connection.reusable
     await sending

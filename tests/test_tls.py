@@ -178,7 +178,7 @@ async def test_the_same_alert_later_on_a_connection_leaves_doubt() -> None:
         if used:
             connection.rest(0)
         connection.connection_made(Mock(asyncio.Transport, is_closing=lambda: False))
-        sent = asyncio.create_task(connection.exchange(b"", time.monotonic() + SECOND, Traffic()))
+        sent = connection.exchange(b"", time.monotonic() + SECOND, Traffic())
         for _ in ("begun", "written"):
             await asyncio.sleep(0)
         connection.connection_lost(refusal)

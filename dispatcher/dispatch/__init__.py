@@ -5,7 +5,6 @@ settling whatever has finished since the last one and claiming into the places t
 """
 
 import asyncio
-import heapq
 import time
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import ParamSpec, TypeVar
 from dispatcher.clock import Clock
 from dispatcher.dispatch.attempt import UNKNOWN, Attempts
 from dispatcher.dispatch.lane import Change, Lane, Turn
+from dispatcher.dispatch.shares import Wish, shares, slow_share
 from dispatcher.errors import StoreUnavailable
 from dispatcher.policy import Claim, Outcome, Reason, Rule, Verb, Verdict, judge, judge_interrupted
 from dispatcher.store import corridor, operators
@@ -189,26 +189,18 @@ class Dispatch:
             self._log.warning("operator_not_configured", operator=name, mend="configure it; its deliveries wait")
 
     def _wanted(self) -> list[tuple[Lane, int]]:
-        """How many to claim for each hungry operator: each free place goes to whoever has the fewest in flight."""
+        """How many to claim for each hungry operator."""
         now = self._clock.now()
-        places = {lane.operator.name: lane.places(now) for lane in self.lanes.values() if lane.hungry}
-        hungry = [self.lanes[name] for name, some in places.items() if some]
         free = min(self.concurrency - self.in_flight, CLAIMED_AT_ONCE)
-        if len(hungry) == 1:
-            return [(hungry[0], min(free, places[hungry[0].operator.name]))] if free > 0 else []
-        queue = [(lane.in_flight, position) for position, lane in enumerate(hungry)]
-        heapq.heapify(queue)
-        wanted = [0] * len(hungry)
-        for _ in range(free):
-            if not queue:
-                break
-            busy, position = queue[0]
-            wanted[position] += 1
-            if wanted[position] < places[hungry[position].operator.name]:
-                heapq.heapreplace(queue, (busy + 1, position))
-            else:
-                heapq.heappop(queue)
-        return [(lane, most) for lane, most in zip(hungry, wanted, strict=True) if most]
+        hungry = [lane for lane in self.lanes.values() if lane.hungry] if free > 0 else []
+        if not hungry:
+            return []
+        if len(self.lanes) == 1:
+            return [(lane, most) for lane in hungry if (most := min(free, lane.places(now)))]
+        slow = sum(lane.in_flight for lane in self.lanes.values() if lane.slow(now))
+        wishes = [Wish(lane.in_flight, lane.places(now), lane.slow(now), not lane.proven) for lane in hungry]
+        given = shares(wishes, free, slow_share(self.concurrency) - slow)
+        return [(lane, most) for lane, most in zip(hungry, given, strict=True) if most]
 
     async def _turn(self, done: list[Settlement], wanted: list[tuple[Lane, int]]) -> None:
         asked = {lane.operator.name: most for lane, most in wanted}
@@ -243,7 +235,7 @@ class Dispatch:
             self._arm(due_at)
 
     def _start(self, lane: Lane, claim: Claim) -> None:
-        lane.in_flight += 1
+        lane.begin(self._clock.now())
         self.in_flight += 1
         self._held[claim.id, claim.token] = asyncio.create_task(self._attempt(lane, claim))
 
@@ -273,7 +265,7 @@ class Dispatch:
             self._changes.append(change)
         if lane.rests(outcome.ended_at):
             self._arm(lane.rest_until)
-        lane.in_flight -= 1
+        lane.end(outcome)
         self.in_flight -= 1
         self._done.append(Settlement(claim, outcome, verdict, lane.operator.blocks))
         self._wake.set()

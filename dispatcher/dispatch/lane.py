@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from dispatcher.dispatch.shares import SLOW
 from dispatcher.operator import Operator
-from dispatcher.policy import PUT_OFF, Reason, Verb, Verdict
+from dispatcher.policy import PUT_OFF, Outcome, Reason, Verb, Verdict
 from dispatcher.seal import Seal
 from dispatcher.store.operators import Standing
 from dispatcher.wire import Grant, Transport
@@ -33,10 +34,11 @@ class Change(NamedTuple):
 class Lane:
     """`seal` is None where nothing is encrypted, `grant` where no OAuth2 token is fetched.
 
-    `hungry`: there may be something due that is not claimed yet. `closed_since` and `closed_total` (µs): since when it
-    is paused or held, and for how long it was before. `failures`: attempts that failed in a row. `cut_off`: the
-    last request did not leave this machine. While it is that, or held, nothing is sent before `rest_until`.
-    `unwritten`: what the database does not have yet; it stands all the same. `forms`: by message type, as it is needed.
+    `hungry`: there may be something due that is not claimed yet. `proven`: an attempt has ended, the latest at
+    `moved_at` and in `pace` (µs). `closed_since`, `closed_total` (µs): since when it is paused or held, and for how long
+    it was before. `failures`: attempts that failed in a row. `cut_off`: the last request did not leave this machine.
+    While it is that, or held, nothing is sent before `rest_until`. `unwritten`: what the database does not have yet; it
+    stands all the same. `forms`: by message type, as it is needed.
     """
 
     operator: Operator
@@ -45,6 +47,9 @@ class Lane:
     grant: Grant | None = None
     key_version: int | None = None
     in_flight: int = 0
+    proven: bool = False
+    pace: int = 0
+    moved_at: int = 0
     hungry: bool = False
     paused: bool = False
     held: bool = False
@@ -63,6 +68,22 @@ class Lane:
             return 0
         most = 1 if self.held else self.operator.concurrency
         return max(0, most - self.in_flight)
+
+    def begin(self, now: int) -> None:
+        """One more is under way."""
+        if not self.in_flight:
+            self.moved_at = now
+        self.in_flight += 1
+
+    def end(self, outcome: Outcome) -> None:
+        """One of those under way is over."""
+        self.in_flight -= 1
+        self.proven = True
+        self.moved_at, self.pace = outcome.ended_at, outcome.ended_at - outcome.started_at
+
+    def slow(self, now: int) -> bool:
+        """Its latest answer took long, or none has come for long, or none at all."""
+        return not self.proven or self.pace > SLOW or (self.in_flight > 0 and now - self.moved_at > SLOW)
 
     def rests(self, now: int) -> bool:
         """True where the next one is not to be tried yet; a clock that was set back makes nobody wait longer."""

@@ -7,6 +7,7 @@ Ours, because the exact answer to "can the operator have booked it?" hangs on it
 import asyncio
 import ssl
 import time
+from collections.abc import Awaitable
 from typing import cast
 
 import httptools
@@ -114,24 +115,21 @@ class Connection(asyncio.Protocol):
         self._keep = True
         self._framed = False
 
-    async def exchange(self, request: bytes, end: float, traffic: Traffic) -> Exception | None:
-        """Write one request and wait for its answer, until `end` (monotonic s).
+    def exchange(self, request: bytes, end: float, traffic: Traffic) -> Awaitable[Exception | None]:
+        """One request and its answer, until `end` (monotonic s); when it is over, tell `traffic` so.
 
-        Returns None where it came whole, else what kept it: TimeoutError, WriteError, ReadError, RemoteProtocolError;
-        TlsFailure where the handshake was refused after all.
+        Gives None where the answer came whole, else what kept it: TimeoutError, WriteError, ReadError,
+        RemoteProtocolError; TlsFailure where the handshake was refused after all.
         """
-        if self._transport.is_closing():
-            return httpx.WriteError("the connection was closed before the request was sent")
-        self._begin()
-        self._busy = True
         waiter: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        self._waiter = waiter
-        self._request, self._unsent = request, True
+        self._begin()
+        if self._transport.is_closing():
+            waiter.set_result(httpx.WriteError("the connection was closed before the request was sent"))
+            return waiter
+        self._busy = self._unsent = True
+        self._waiter, self._request = waiter, request
         traffic.begin(self, end)
-        try:
-            return await waiter
-        finally:
-            traffic.end(self)
+        return waiter
 
     def write(self) -> None:
         """Called by Traffic. Where the connection has been closed meanwhile, nothing was sent, and that stays known."""

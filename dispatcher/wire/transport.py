@@ -90,6 +90,8 @@ class PinnedTransport:
         except BaseException:
             connection.abort()
             raise
+        finally:
+            self._traffic.end(connection)
         if failure is None:
             answer = Answer(connection.status, connection.headers, connection.body, connection.truncated)
             self._give_back(connection, route)
