@@ -35,8 +35,8 @@ class Lane:
     """`seal` is None where nothing is encrypted, `grant` where no OAuth2 token is fetched.
 
     `hungry`: there may be something due that is not claimed yet. `proven`: an attempt has ended, the latest at
-    `moved_at` and in `pace` (µs). `closed_since`, `closed_total` (µs): since when it is paused or held, and for how long
-    it was before. `failures`: attempts that failed in a row. `cut_off`: the last request did not leave this machine.
+    `moved_at` and in `pace` (µs). `closed_since`, `closed_total` (µs): since when it is paused or held, and how long it
+    was before. `failures`: attempts that failed in a row. `cut_off`: the last request did not leave this machine.
     While it is that, or held, nothing is sent before `rest_until`. `unwritten`: what the database does not have yet; it
     stands all the same. `forms`: by message type, as it is needed.
     """
