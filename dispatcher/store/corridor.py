@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 
 from dispatcher.errors import Contended, StoreUnavailable
 from dispatcher.events import Event
-from dispatcher.policy import Claim, Outcome, Status, Verb, Verdict
+from dispatcher.policy import Claim, Outcome, Verb, Verdict
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.insertion import insert_attempts, insert_new
@@ -96,39 +96,34 @@ def accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]:
 
 
 def _accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]:
-    rows = [_row(event, now) for event in events]
     with suppress(Contended), database.writing() as connection:
-        _insert(connection, rows)
-        return [Fate.ACCEPTED] * len(rows)
+        _insert(connection, events, now)
+        return [Fate.ACCEPTED] * len(events)
     # Some were there already. Nothing tells which, so the batch is looked at row by row.
     with database.writing() as connection:
-        return _accept_known(connection, events, rows)
+        return _accept_known(connection, events, now)
 
 
-def _row(event: Event, now: int) -> dict[str, Any]:
-    return {**event._asdict(), "status": Status.PENDING, "accepted_at": now, "due_at": now}
-
-
-def _insert(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    """All of the rows. Raises Contended where one of them is known already: none may stay then."""
-    hold(connection, {(row["operator"], row["sequence"]) for row in rows if row["sequence"] is not None})
-    if insert_new(connection, rows) < len(rows):
+def _insert(connection: Connection, events: Sequence[Event], now: int) -> None:
+    """All of them. Raises Contended where one of them is known already: none may stay then."""
+    hold(connection, {(event.operator, event.sequence) for event in events if event.sequence is not None})
+    if insert_new(connection, events, now) < len(events):
         raise Contended("some of these events are known, or are being handed in by another process; try again")
 
 
-def _accept_known(connection: Connection, events: Sequence[Event], rows: list[dict[str, Any]]) -> list[Fate]:
+def _accept_known(connection: Connection, events: Sequence[Event], now: int) -> list[Fate]:
     known = _known(connection, events)
     fates, fresh = [], []
-    for event, row in zip(events, rows, strict=True):
+    for event in events:
         identity = event[:3]
         if identity not in known:
             known[identity] = event.digest
-            fresh.append(row)
+            fresh.append(event)
             fates.append(Fate.ACCEPTED)
         else:
             fates.append(Fate.DUPLICATE if known[identity] == event.digest else Fate.CONFLICT)
     if fresh:
-        _insert(connection, fresh)
+        _insert(connection, fresh, now)
     return fates
 
 

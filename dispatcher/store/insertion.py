@@ -12,6 +12,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, text
 
+from dispatcher.events import Event
+from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, column
 from dispatcher.store.line import BOUND, insert_in_line
 
@@ -43,18 +45,21 @@ _BATCH_IN_LINE = text(
 )
 
 
-def insert_new(connection: Connection, rows: list[dict[str, Any]]) -> int:
-    """How many of the rows are in the table now that were not. Where it is fewer than were given, take it back:
+def insert_new(connection: Connection, events: Sequence[Event], now: int) -> int:
+    """How many of the events are in the table now, due at once, that were not. Where it is fewer, take it back:
 
     on PostgreSQL whoever stood behind one that was not inserted may be parked behind nobody.
     """
     # Standing in line costs a look-up a row, which only those pay who are in one.
-    ordered = any(row["sequence"] is not None for row in rows)
+    ordered = any(event.sequence is not None for event in events)
+    rest = (Status.PENDING, now, now)
     if connection.dialect.name == "sqlite":
         if ordered:
+            rows = [dict(zip(BOUND, (*event, *rest), strict=True)) for event in events]
             return connection.execute(_IN_LINE, rows).rowcount
-        return _insert(connection, "deliveries", BOUND, [[row[name] for name in BOUND] for row in rows])
-    listed = [[row[name].hex() if name == "digest" else row[name] for name in BOUND] for row in rows]
+        return _insert(connection, "deliveries", BOUND, [(*event, *rest) for event in events])
+    at = Event._fields.index("digest")
+    listed = [(*event[:at], event.digest.hex(), *event[at + 1 :], *rest) for event in events]
     return connection.execute(_BATCH_IN_LINE if ordered else _BATCH, {"rows": orjson.dumps(listed).decode()}).rowcount
 
 

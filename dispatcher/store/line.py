@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from dispatcher.events import Event
 from dispatcher.policy import Status
 from dispatcher.store.dialect import Alone, Dialect, Spelled, alone, column, words_of
 from dispatcher.store.engine import Database
@@ -34,7 +35,8 @@ _PAGE = 1_000
 # An operator, and what those in the line share.
 Line = tuple[str, str]
 
-BOUND = ("operator", "type", "key", "uid", "body", "digest", "bearer", "sequence", "status", "accepted_at", "due_at")
+# The values of a new delivery: its event's, in their order, and where it stands.
+BOUND = (*Event._fields, "status", "accepted_at", "due_at")
 
 
 # Whether a delivery must wait: for one that is under way, or will be again; for a dead one only where that was accepted
