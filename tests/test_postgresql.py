@@ -243,54 +243,24 @@ def test_no_two_changes_of_operators_share_a_revision(postgresql: PostgreSQL) ->
     database.close()
 
 
-# The post.
+# The bell.
 
 
-def test_a_second_worker_is_refused_and_told_who_is_there() -> None:
-    database = STORES.open(Path())
-    other = open_database(database.place, patience=0.1)
-    first, second = database.post(), other.post()
-    first.take()
-    with pytest.raises(Refused, match=r"dispatcher: process \d+ on .* already runs a worker"):
-        second.take()
-    first.leave()
-    second.take()
-    second.leave()
-    database.close()
-    other.close()
-
-
-async def test_a_post_that_is_lost_is_taken_again_and_the_bell_is_heard_as_before(tmp_path: Path) -> None:
+async def test_a_bell_that_is_lost_is_listened_for_again_and_heard_as_before(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path)) as at:
         at.acme.respond(200)
         working = asyncio.create_task(at.daemon.run())
         await soon(lambda: bool(at.told("running")))
         cut_off()
-        await soon(lambda: bool(at.told("post_taken")))
-        other = open_database(at.database.place, patience=0.1)
+        await soon(lambda: bool(at.told("listening")))
+        assert at.told("bell_lost")
+        other = STORES.open(tmp_path)
         corridor.accept(other, [event(1)], NOW)
         other.ring()
         await soon(lambda: at.sent == 1)
-        with pytest.raises(Refused):
-            other.post().take()
         other.close()
         at.dispatch.stop()
         await working
-
-
-async def test_a_worker_whose_post_another_has_taken_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Bench(configuration(tmp_path)) as at:
-        working = asyncio.create_task(at.daemon.run())
-        await soon(lambda: bool(at.told("running")))
-        monkeypatch.setattr(at.daemon._post, "take", displaced)
-        cut_off()
-        await working
-        assert at.told("displaced")
-        assert at.told("stopping")[0]["signal"] == "displaced"
-
-
-def displaced() -> None:
-    raise Refused("another worker is here")
 
 
 # Whole stories.
@@ -327,8 +297,6 @@ def test_every_command_works_with_a_server(story: ServerStory) -> None:
         story.enqueue(events)
         until(lambda: story.all_are("delivered"))
         assert receiver.booked() == {one["order_no"]: 1 for one in events}
-        second = story.call("run")
-        assert (second.status, "already runs a worker" in second.err) == (1, True)
     assert len(story.call("log", "--json").rows()) == 20
     assert story.show(events[0]["order_no"])["status"] == "delivered"
     assert story.call("dead", "list", "--json").status == 0
@@ -378,11 +346,11 @@ def test_a_server_that_is_restarted_while_deliveries_flow_costs_no_attempt(tmp_p
             story.enqueue(events)
             until(lambda: receiver.requests() >= 20)
             server.stop()
-            until(lambda: daemon.told("store_unavailable") and daemon.told("post_lost"))
+            until(lambda: daemon.told("store_unavailable") and daemon.told("bell_lost"))
             assert until(lambda: daemon.get("/readyz")).status_code == 503
             server.start()
             until(lambda: story.all_are("delivered"), told=daemon.text)
-            until(lambda: daemon.told("post_taken"))
+            until(lambda: daemon.told("listening"))
             assert set(receiver.booked().values()) == {1}
         assert story.query("SELECT max(attempts), count(*) FROM deliveries") == [(1, 150)]
         assert story.query("SELECT count(*), count(*) FILTER (WHERE late) FROM attempts") == [(150, 0)]

@@ -12,7 +12,7 @@ import orjson
 
 from dispatcher.accept import Lock, parse_event
 from dispatcher.cli.common import config_option, guarded, in_force, json_option, opened, read_configuration
-from dispatcher.clock import Clock, WallClock
+from dispatcher.clock import Clock
 from dispatcher.errors import EventError
 from dispatcher.events import MAX_EVENT_BYTES, Event
 from dispatcher.operator import Operator
@@ -54,7 +54,7 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     database = opened(config, create=True)
     vault, operators = in_force(config, database)
     report: Report = _JsonReport() if as_json else _TextReport(len(files) > 1)
-    intake = Intake(database, operators, vault.lock, WallClock(), report)
+    intake = Intake(database, operators, vault.lock, database.clock(), report)
     try:
         with _progress(files) as advance:
             for name in files:

@@ -1,4 +1,4 @@
-"""The statements of a delivery's life: accept, survey, turn (settle and claim), stranded. Synchronous."""
+"""The statements of a delivery's life: accept, survey, turn (settle and claim), adopt. Synchronous."""
 
 import secrets
 from collections import defaultdict
@@ -19,7 +19,8 @@ from dispatcher.store.insertion import insert_new
 from dispatcher.store.line import Line, advance, hold
 from dispatcher.store.operators import latest_revision
 from dispatcher.store.schema import deliveries
-from dispatcher.store.statements import DECIDED, DUE, MOVE, RECORD, STRANDED, SURVEY, TAKE, TAKEN
+from dispatcher.store.statements import ADOPT, DECIDED, DUE, LOST, MOVE, RECORD, SURVEY, TAKE, TAKEN
+from dispatcher.store.workers import appear
 
 SNIPPET_BYTES = 1_024
 
@@ -51,8 +52,8 @@ class Settlement(NamedTuple):
         return self.verdict.verb is Verb.DELIVER or (self.verdict.verb is Verb.BURY and not self.blocks)
 
 
-class Stranded(NamedTuple):
-    """A claim that nobody in this process holds, with the time it was made (µs)."""
+class Adopted(NamedTuple):
+    """A claim that somebody has left behind, now ours, with the time it was made (µs)."""
 
     claim: Claim
     claimed_at: int
@@ -155,6 +156,7 @@ def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, in
     If the power goes before the commit, the attempts are unrecorded and their claims stand: they are found stranded.
     If the store goes during the commit, nobody knows whether it was made; the turn that follows finds what it claimed.
     """
+    worker = database.worker
     # A fresh token for each turn: no two claims of one delivery ever share theirs.
     token, again = database.in_doubt or secrets.randbits(63), database.in_doubt is not None
     try:
@@ -163,8 +165,9 @@ def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, in
             hold(connection, left)
             late = _settle(connection, done, now) if done else []
             freed = advance(connection, left)
-            found = [_as_claim(row, row[8], token) for row in _rows(connection, TAKEN, token=token)] if again else []
-            turned = Turned(found or _claim(connection, wanted, now, token), late, freed)
+            taken = _rows(connection, TAKEN, worker=worker, token=token) if again else []
+            found = [_as_claim(row, row[8], token) for row in taken]
+            turned = Turned(found or _claim(connection, wanted, now, token, database), late, freed)
     except StoreUnavailable:
         database.in_doubt = token
         raise
@@ -177,7 +180,7 @@ def _left(done: Sequence[Settlement]) -> set[Line]:
     return {(one.claim.operator, one.claim.sequence) for one in done if one.claim.sequence is not None and one.ends}
 
 
-def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: int) -> list[Claim]:
+def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: int, database: Database) -> list[Claim]:
     claims = [
         _as_claim(row, row[8] + 1, token)
         for operator, most in wanted.items()
@@ -185,7 +188,11 @@ def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: i
     ]
     if claims:
         ids = _json([claim.id for claim in claims])
-        connection.execute(TAKE.on(connection), {"ids": ids, "token": token, "now": now})
+        values = {"ids": ids, "worker": database.worker, "token": token, "now": now}
+        if connection.execute(TAKE.on(connection), values).rowcount < len(claims):
+            # We were taken for dead, or are new.
+            appear(connection, database)
+            connection.execute(TAKE.on(connection), values)
     return claims
 
 
@@ -259,9 +266,20 @@ def _harmless(text: str | None) -> str | None:
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:SNIPPET_BYTES] if text else None
 
 
-def stranded(database: Database, before: int, held: Collection[tuple[int, int]]) -> list[Stranded]:
-    """Claims made at or before `before` (µs) whose (id, token) is not in `held`: their holder is gone."""
+def adopt(database: Database, before: int, held: Collection[tuple[int, int]], token: int) -> list[Adopted]:
+    """Takes over, under this token, what was left behind: claims whose worker is gone, and our own that are lost to us:
+
+    made at or before `before` (µs), and their (id, token) not in `held`. Asked again with the same token, it gives what
+    it has adopted already: so whoever does not know whether the commit was made asks again. If the power goes after it,
+    they are ours, and left behind once more.
+    """
+    worker = database.worker
     with database.reading() as connection:
-        rows = _rows(connection, STRANDED, before=before)
-    claims = [Stranded(_as_claim(row, row[8], row[14]), row[12]) for row in rows]
-    return [one for one in claims if (one.claim.id, one.claim.token) not in held]
+        rows = _rows(connection, LOST, worker=worker, before=before, token=token)
+    lost = {row[0]: row for row in rows if (row[0], row[14]) not in held}
+    if not lost:
+        return []
+    with database.writing() as connection:
+        values = {"lost": _json([(row[0], row[14]) for row in lost.values()]), "worker": worker, "token": token}
+        ids = list(connection.scalars(ADOPT.on(connection), values))
+    return [Adopted(_as_claim(lost[id_], lost[id_][8], token), lost[id_][12]) for id_ in ids]
