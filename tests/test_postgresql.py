@@ -18,8 +18,8 @@ from dispatcher.store import corridor, operators
 from dispatcher.store.corridor import Fate
 from dispatcher.store.engine import Database, open_database
 from tests.ground import NOW
-from tests.stores import STORES, PostgreSQL, started
-from tests.story import Story, moment, orders, until
+from tests.stores import STORES, PostgreSQL
+from tests.story import ServerStory, moment, orders, until
 from tests.workshop import Bench, accept, attempts_of, configuration, event, row, rows, settle, settled, take
 from tests.workshop import until as soon
 
@@ -266,24 +266,6 @@ async def test_a_bell_that_is_lost_is_listened_for_again_and_heard_as_before(tmp
 # Whole stories.
 
 
-class ServerStory(Story):
-    """A story whose database is on a server."""
-
-    def __init__(self, folder: Path, postgresql: PostgreSQL) -> None:
-        super().__init__(folder)
-        self.place = postgresql.place
-        self.tables["database"] = {"url": postgresql.url}
-        self.write()
-
-    def query(self, text_: str) -> list[tuple[Any, ...]]:
-        database = open_database(self.place)
-        try:
-            with database.reading() as connection:
-                return [tuple(found) for found in connection.execute(text(text_))]
-        finally:
-            database.close()
-
-
 @pytest.fixture
 def story(tmp_path: Path, postgresql: PostgreSQL) -> Iterator[ServerStory]:
     with ServerStory(tmp_path, postgresql) as story:
@@ -323,34 +305,3 @@ def test_an_idle_daemon_hears_of_new_work_on_a_server_at_once(story: ServerStory
             shown = story.show(one["order_no"])
             waits.append(moment(shown["attempts"][0]["started_at"]) - moment(shown["accepted_at"]))
     assert statistics.median(waits) < 0.05, waits
-
-
-def test_a_daemon_that_was_killed_is_followed_by_one_that_loses_nothing(story: ServerStory) -> None:
-    events = orders(30)
-    with story.receiving("--delay", "300ms") as receiver:
-        with story.running() as daemon:
-            story.enqueue(events)
-            until(lambda: receiver.requests() >= 5)
-            daemon.kill()
-        with story.running():
-            until(lambda: story.all_are("delivered"))
-        assert set(receiver.booked()) == {one["order_no"] for one in events}
-    assert story.query("SELECT count(*) FROM attempts WHERE late") == [(0,)]
-
-
-def test_a_server_that_is_restarted_while_deliveries_flow_costs_no_attempt(tmp_path: Path) -> None:
-    events = orders(150)
-    with started(tmp_path) as server, ServerStory(tmp_path, server) as story:
-        story.set(concurrency=8)
-        with story.receiving("--delay", "50ms") as receiver, story.running() as daemon:
-            story.enqueue(events)
-            until(lambda: receiver.requests() >= 20)
-            server.stop()
-            until(lambda: daemon.told("store_unavailable") and daemon.told("bell_lost"))
-            assert until(lambda: daemon.get("/readyz")).status_code == 503
-            server.start()
-            until(lambda: story.all_are("delivered"), told=daemon.text)
-            until(lambda: daemon.told("listening"))
-            assert set(receiver.booked().values()) == {1}
-        assert story.query("SELECT max(attempts), count(*) FROM deliveries") == [(1, 150)]
-        assert story.query("SELECT count(*), count(*) FILTER (WHERE late) FROM attempts") == [(150, 0)]

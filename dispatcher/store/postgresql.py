@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from dispatcher.errors import Contended, NotMade, Refused, StoreUnavailable
 from dispatcher.place import Server
@@ -73,8 +73,12 @@ def open_engine(place: Server, patience: float) -> Engine:
         # Of several servers the one that takes something; that can change.
         given["target_session_attrs"] = "read-write"
     arguments = {name: value for name, value in given.items() if name not in url.query}
-    # An error's text would show the parameters: events, players' tokens.
-    engine = create_engine(url, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True)
+    try:
+        # An error's text would show the parameters: events, players' tokens.
+        engine = create_engine(url, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True)
+    except (ArgumentError, ValueError):
+        mend = "write several servers as host=a:5432&host=b:5432"
+        raise Refused(f"the database {place} can't be opened: its servers can't be read; {mend}") from None
 
     @event.listens_for(engine, "connect")
     def _settings(connection: psycopg.Connection, _record: object) -> None:

@@ -23,14 +23,14 @@ _BEAT = Spelled(
     INSERT INTO workers (id, name, started_at, since, seen_at)
     SELECT :worker, :name, t.now, t.now, t.now FROM (SELECT {its.clock} AS now) AS t WHERE true
     ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, since = CASE
-        WHEN :broken OR abs(excluded.seen_at - workers.seen_at) > {LIMIT} THEN excluded.since ELSE workers.since
+        WHEN :broken OR abs(excluded.seen_at - workers.seen_at) > :limit THEN excluded.since ELSE workers.since
     END
     RETURNING since, seen_at
     """
     )
 )
 # A clock that was set back leaves times to come: nobody who lives has such, once we have beaten for so long by it.
-_SILENT = f"abs(seen_at - :now) > {LIMIT}"
+_SILENT = "abs(seen_at - :now) > :limit"
 _CREW = Spelled(
     lambda _: (
         f"""
@@ -91,7 +91,7 @@ def beat(database: Database, *, broken: bool) -> Beat:
     """
     with database.writing() as connection:
         series = appear(connection, database, broken=broken)
-        about = {"worker": database.worker, "now": series.seen_at}
+        about = {"worker": database.worker, "now": series.seen_at, "limit": LIMIT}
         size, place, silent = connection.execute(_CREW.on(connection), about).one()
     gone = 0
     if silent and series.seen_at - series.since >= LIMIT:
@@ -102,7 +102,7 @@ def beat(database: Database, *, broken: bool) -> Beat:
 
 def appear(connection: Connection, database: Database, *, broken: bool = True) -> _Series:
     """Writes this worker's row, whether it stands or not; and reads the clock."""
-    about = {"worker": database.worker, "name": database.worker_name, "broken": broken}
+    about = {"worker": database.worker, "name": database.worker_name, "broken": broken, "limit": LIMIT}
     with database.timed() as heard:
         series = _Series._make(connection.execute(_BEAT.on(connection), about).one())
         heard(series.seen_at)
