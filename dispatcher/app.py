@@ -32,7 +32,7 @@ _FIXED = ("database", "listen", "log_format", "log_level", "master_key", "former
 
 
 class Daemon:
-    """One worker on one store. `transport` replaces the network, for tests of everything above it."""
+    """One worker on a store. `transport` replaces the network, for tests of everything above it."""
 
     def __init__(
         self, config: Config, log: Log, clock: Clock | None = None, transport: Transport | None = None

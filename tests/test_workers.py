@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import dispatcher.ear
 from dispatcher.app import Daemon
 from dispatcher.clock import HOUR, MINUTE, SECOND, WallClock
 from dispatcher.dispatch.pulse import Pulse
+from dispatcher.ear import Ear
 from dispatcher.errors import Refused
 from dispatcher.place import Server
 from dispatcher.policy import Reason
@@ -175,7 +177,22 @@ def test_the_shares_of_all_workers_are_the_whole_or_one_each(whole: int, size: i
 # Claims of those who are gone.
 
 
-def test_two_workers_that_adopt_at_once_record_each_interruption_once(pair: tuple[Database, Database]) -> None:
+def meet(databases: tuple[Database, ...], patch: pytest.MonkeyPatch) -> None:
+    """The next transactions that write begin once each of these has read what it has to read before."""
+    barrier = threading.Barrier(len(databases))
+    for database in databases:
+
+        def writing(at: Database = database, begin: Any = database.writing) -> Any:
+            patch.setattr(at, "writing", begin)
+            barrier.wait(10)
+            return begin()
+
+        patch.setattr(database, "writing", writing)
+
+
+def test_two_workers_that_adopt_at_once_record_each_interruption_once(
+    pair: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, other = pair
     dead = STORES.open(Path())
     accept(here, *range(200))
@@ -188,6 +205,7 @@ def test_two_workers_that_adopt_at_once_record_each_interruption_once(pair: tupl
         assert settle(database, *(failed(one.claim, NOW, Reason.INTERRUPTED) for one in found)) == []
         return [one.claim.id for one in found]
 
+    meet(pair, monkeypatch)
     with ThreadPoolExecutor(2) as hands:
         adopted = [number for some in hands.map(rescue, pair) for number in some]
     assert sorted(adopted) == sorted(claim.id for claim in claims)
@@ -334,23 +352,42 @@ async def _retried_by_two(path: Path, transport: httpx.MockTransport, ahead: int
 
 
 @pytest.mark.parametrize("words", ["LISTEN elsewhere", "LISTEN TO ME"], ids=["nothing comes back", "refused"])
-async def test_where_no_bell_is_heard_a_worker_looks_often_and_says_so_once(
+async def test_where_no_bell_is_heard_a_worker_looks_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     monkeypatch.setattr(postgresql, "LISTEN", words)
     monkeypatch.setattr(postgresql, "PROOF_SECONDS", 0.05)
-    monkeypatch.setattr(dispatcher.ear, "POLLS", 2)
+    monkeypatch.setattr(dispatcher.ear, "POLLS", 1_000_000)
     monkeypatch.setattr(dispatcher.ear, "POLL_SECONDS", 0.02)
     async with Bench(configuration(tmp_path)) as at:
         at.acme.respond(200)
         working = asyncio.create_task(at.daemon.run())
+        await soon(lambda: bool(at.told("polling")))
         for key in range(3):
-            await soon(lambda: len(at.told("polling")) == 1)
             accept(at.database, key)
             await soon(lambda key=key: at.sent == key + 1)  # type: ignore[misc]
-        assert len(at.told("polling")) == 1
         at.dispatch.stop()
         await working
+
+
+async def test_a_bell_that_is_not_heard_is_told_once_and_listened_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher.ear, "POLLS", 1)
+    monkeypatch.setattr(dispatcher.ear, "POLL_SECONDS", 0.0)
+    log, lines = kept_log()
+    tried, looks = Counter[str](), Counter[str]()
+
+    class Mute:
+        def listen(self) -> None:
+            tried["listen"] += 1
+
+        def deafen(self) -> None:
+            tried["deafen"] += 1
+
+    ear = Ear(Mute(), lambda: looks.update(["look"]), log)  # type: ignore[arg-type]  # all that an ear asks of it
+    async with ear.listening():
+        await soon(lambda: tried["listen"] >= 5)
+    assert ([line["event"] for line in lines], tried["deafen"]) == (["polling"], 1)
+    assert looks["look"] >= tried["listen"]
 
 
 def test_a_ring_that_the_database_does_not_know_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
