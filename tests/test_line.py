@@ -25,7 +25,7 @@ from dispatcher.events import Event
 from dispatcher.operator import Ordering, OrderingKey, WhenDead
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, Verdict, judge_interrupted
 from dispatcher.store import corridor, ledger, statements
-from dispatcher.store.corridor import Fate, Settlement
+from dispatcher.store.corridor import Adopted, Fate, Settlement
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import _ADVANCE, behind_another, insert_in_line
@@ -839,8 +839,10 @@ class Lines(RuleBasedStateMachine):
 
     @rule()
     def the_process_is_another(self) -> None:
+        """With the number of the one before: what that held is as if it had been left behind."""
         self.database.close()
-        self.database = open_database(self.database.place)
+        worker, self.database = self.database.worker, open_database(self.database.place)
+        self.database.worker = worker
 
     @rule(batch=st.lists(ONE_EVENT, min_size=1, max_size=6))
     def events_are_handed_in(self, batch: list[tuple[str | None, int, str, str, str]]) -> None:
@@ -908,10 +910,15 @@ class Lines(RuleBasedStateMachine):
             if one.sequence is not None and one.done:
                 self.queue(one).leave(one, stops=one.status is Status.DEAD and blocks)
 
+    def _adopted(self, found: list[Adopted]) -> None:
+        for claim, _ in found:
+            self.stands[claim.operator, claim.type, claim.key].token = claim.token
+
     @rule(data=st.data(), verb=st.sampled_from([Verb.RETRY, Verb.BURY]), blocks=st.booleans())
     def whoever_is_gone_is_rescued(self, data: st.DataObject, verb: Verb, blocks: bool) -> None:
         held = data.draw(st.sets(st.sampled_from(self.hands))) if self.hands else set()
         found = adopt(self.database, self.now, {(claim.id, claim.token) for claim in held})
+        self._adopted(found)
         done = [self._settlement(one.claim, verb, blocks) for one in found]
         assert settle(self.database, *done, now=self.now) == []
         self._settled(done)
@@ -961,6 +968,7 @@ class Lines(RuleBasedStateMachine):
     def _everybody_comes_back(self) -> None:
         self.hands = []
         found = adopt(self.database, self.now)
+        self._adopted(found)
         done = [self._settlement(one.claim, Verb.RETRY, True) for one in found]
         settle(self.database, *done, now=self.now)
         self._settled(done)

@@ -2,11 +2,9 @@
 
 import asyncio
 import secrets
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from dispatcher.place import Server
 from dispatcher.policy import Reason
 from dispatcher.secret import Secret
 from dispatcher.store import corridor, operators, postgresql, workers
+from dispatcher.store.corridor import Adopted
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.workers import LIMIT, Crew
 from tests.ground import NOW
@@ -177,39 +176,30 @@ def test_the_shares_of_all_workers_are_the_whole_or_one_each(whole: int, size: i
 # Claims of those who are gone.
 
 
-def meet(databases: tuple[Database, ...], patch: pytest.MonkeyPatch) -> None:
-    """The next transactions that write begin once each of these has read what it has to read before."""
-    barrier = threading.Barrier(len(databases))
-    for database in databases:
-
-        def writing(at: Database = database, begin: Any = database.writing) -> Any:
-            patch.setattr(at, "writing", begin)
-            barrier.wait(10)
-            return begin()
-
-        patch.setattr(database, "writing", writing)
-
-
 def test_two_workers_that_adopt_at_once_record_each_interruption_once(
     pair: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Both have found the claims when the first of them takes them."""
     here, other = pair
     dead = STORES.open(Path())
-    accept(here, *range(200))
-    claims = take(dead, most=200)
+    accept(here, *range(20))
+    claims = take(dead)
     workers.leave(dead)
     dead.close()
+    adopted: list[Adopted] = []
+    writing = other.writing
 
-    def rescue(database: Database) -> list[int]:
-        found = adopt(database)
-        assert settle(database, *(failed(one.claim, NOW, Reason.INTERRUPTED) for one in found)) == []
-        return [one.claim.id for one in found]
+    def after_the_first() -> Any:
+        monkeypatch.setattr(other, "writing", writing)
+        adopted.extend(adopt(here))
+        return writing()
 
-    meet(pair, monkeypatch)
-    with ThreadPoolExecutor(2) as hands:
-        adopted = [number for some in hands.map(rescue, pair) for number in some]
-    assert sorted(adopted) == sorted(claim.id for claim in claims)
-    assert run(here, "SELECT count(*), min(n), max(n) FROM attempts WHERE NOT late") == [(200, 1, 1)]
+    monkeypatch.setattr(other, "writing", after_the_first)
+    assert adopt(other) == []
+    assert sorted(one.claim.id for one in adopted) == sorted(claim.id for claim in claims)
+    done = [failed(one.claim, NOW, Reason.INTERRUPTED) for one in adopted]
+    assert settle(here, *done) == []
+    assert run(here, "SELECT count(*), min(n), max(n) FROM attempts WHERE NOT late") == [(20, 1, 1)]
     late = settled(claims[0], NOW)
     assert settle(other, late) == [late]
     assert row(here, claims[0].key)[5:7] == ("pending", 1)
