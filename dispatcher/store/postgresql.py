@@ -10,7 +10,6 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
-    ExceptionContext,
     Integer,
     MetaData,
     Table,
@@ -36,7 +35,6 @@ READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # locks; and serialization and deadlock, which trying again mends at once.
 _WEATHER = ("08", "28", "3D", "53", "57", "58", "XX001", "XX002", "25006", "42501", "55")
 _CONTENDED = ("40001", "40P01")
-_READ_ONLY = "25006"
 
 _version = Table("dispatcher_schema", MetaData(), Column("version", Integer, primary_key=True, autoincrement=False))
 
@@ -88,12 +86,6 @@ def open_engine(place: Server, patience: float) -> Engine:
         except psycopg.Error:
             connection.close()
             raise
-
-    @event.listens_for(engine, "handle_error")
-    def _became_a_standby(context: ExceptionContext) -> None:
-        # The session still works and is of no use; another one may lead to the server that took over.
-        if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
-            context.is_disconnect = True
 
     return engine
 
