@@ -14,7 +14,7 @@ import orjson
 
 from dispatcher.accept import Lock, parse_event
 from dispatcher.cli.common import config_option, guarded, in_force, json_option, opened, read_configuration
-from dispatcher.clock import Clock, WallClock
+from dispatcher.clock import Clock
 from dispatcher.errors import EventError
 from dispatcher.events import MAX_EVENT_BYTES, Event
 from dispatcher.operator import Operator
@@ -59,7 +59,7 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     # Nothing that is made here refers to itself in a circle: looking for such is a tenth of the work.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    intake = Intake(database, operators, vault.lock, WallClock(), report)
+    intake = Intake(database, operators, vault.lock, database.clock(), report)
     try:
         with _progress(files) as advance:
             for name in files:

@@ -9,10 +9,13 @@ from dispatcher.operator import Operator
 from dispatcher.policy import PUT_OFF, Outcome, Reason, Verb, Verdict
 from dispatcher.seal import Seal
 from dispatcher.store.operators import Standing
+from dispatcher.store.workers import Crew
 from dispatcher.wire import Grant, Transport
 
 if TYPE_CHECKING:
     from dispatcher.dispatch.attempt import Form
+
+ALONE = Crew()
 
 
 class Turn(StrEnum):
@@ -62,11 +65,11 @@ class Lane:
     unwritten: list[Change] = field(default_factory=list)
     forms: "dict[str, Form]" = field(default_factory=dict)
 
-    def places(self, now: int) -> int:
-        """How many more may be sent now; while it is held one at a time, to see whether it is back."""
+    def places(self, now: int, crew: Crew = ALONE) -> int:
+        """How many more one of this crew may send now; while it is held one at a time, to see whether it is back."""
         if self.paused or self.rests(now):
             return 0
-        most = 1 if self.held else self.operator.concurrency
+        most = 1 if self.held else crew.share(self.operator.concurrency)
         return max(0, most - self.in_flight)
 
     def begin(self, now: int) -> None:

@@ -1,4 +1,4 @@
-"""The statements of a delivery's life: accept, survey, turn (settle and claim), stranded. Synchronous."""
+"""The statements of a delivery's life: accept, survey, turn (settle and claim), adopt. Synchronous."""
 
 import secrets
 from collections import defaultdict
@@ -19,7 +19,8 @@ from dispatcher.store.insertion import insert_attempts, insert_new
 from dispatcher.store.line import Line, advance, hold
 from dispatcher.store.operators import latest_revision
 from dispatcher.store.schema import deliveries
-from dispatcher.store.statements import DECIDED, DELIVER, DUE, MOVE, RECORD, STRANDED, SURVEY, TAKE, TAKEN
+from dispatcher.store.statements import ADOPT, DECIDED, DELIVER, DUE, LOST, MOVE, RECORD, SURVEY, TAKE, TAKEN
+from dispatcher.store.workers import appear
 
 SNIPPET_BYTES = 1_024
 
@@ -51,8 +52,8 @@ class Settlement(NamedTuple):
         return self.verdict.verb is Verb.DELIVER or (self.verdict.verb is Verb.BURY and not self.blocks)
 
 
-class Stranded(NamedTuple):
-    """A claim that nobody in this process holds, with the time it was made (µs)."""
+class Adopted(NamedTuple):
+    """A claim that somebody has left behind, now ours, with the time it was made (µs)."""
 
     claim: Claim
     claimed_at: int
@@ -183,8 +184,9 @@ def _turn(
         hold(connection, left)
         late = settle(connection, done, now) if done else []
         freed = advance(connection, left)
-        found = [_as_claim(row, row[8], token) for row in _rows(connection, TAKEN, token=token)] if again else []
-        return Turned(found or _claim(connection, wanted, now, token), late, freed)
+        taken = _rows(connection, TAKEN, worker=database.worker, token=token) if again else []
+        found = [_as_claim(row, row[8], token) for row in taken]
+        return Turned(found or _claim(connection, wanted, now, token, database), late, freed)
 
 
 def _left(done: Sequence[Settlement]) -> set[Line]:
@@ -192,7 +194,7 @@ def _left(done: Sequence[Settlement]) -> set[Line]:
     return {(one.claim.operator, one.claim.sequence) for one in done if one.claim.sequence is not None and one.ends}
 
 
-def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: int) -> list[Claim]:
+def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: int, database: Database) -> list[Claim]:
     claims = [
         _as_claim(row, row[8] + 1, token)
         for operator, most in wanted.items()
@@ -200,7 +202,11 @@ def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: i
     ]
     if claims:
         ids = _json([claim.id for claim in claims])
-        connection.execute(TAKE.on(connection), {"ids": ids, "token": token, "now": now})
+        values = {"ids": ids, "worker": database.worker, "token": token, "now": now}
+        if connection.execute(TAKE.on(connection), values).rowcount < len(claims):
+            # We were taken for dead, or are new.
+            appear(connection, database)
+            connection.execute(TAKE.on(connection), values)
     return claims
 
 
@@ -309,9 +315,20 @@ def _harmless(text: str | None) -> str | None:
     return whole.replace("\0", "\ufffd")[:SNIPPET_BYTES]
 
 
-def stranded(database: Database, before: int, held: Collection[tuple[int, int]]) -> list[Stranded]:
-    """Claims made at or before `before` (µs) whose (id, token) is not in `held`: their holder is gone."""
+def adopt(database: Database, before: int, held: Collection[tuple[int, int]], token: int) -> list[Adopted]:
+    """Takes over, under this token, what was left behind: claims whose worker is gone, and our own that are lost to us:
+
+    made at or before `before` (µs), and their (id, token) not in `held`. Asked again with the same token, it gives what
+    it has adopted already: so whoever does not know whether the commit was made asks again. If the power goes after it,
+    they are ours, and left behind once more.
+    """
+    worker = database.worker
     with database.reading() as connection:
-        rows = _rows(connection, STRANDED, before=before)
-    claims = [Stranded(_as_claim(row, row[8], row[14]), row[12]) for row in rows]
-    return [one for one in claims if (one.claim.id, one.claim.token) not in held]
+        rows = _rows(connection, LOST, worker=worker, before=before, token=token)
+    lost = {row[0]: row for row in rows if (row[0], row[14]) not in held}
+    if not lost:
+        return []
+    with database.writing() as connection:
+        values = {"lost": _json([(row[0], row[14]) for row in lost.values()]), "worker": worker, "token": token}
+        ids = list(connection.scalars(ADOPT.on(connection), values))
+    return [Adopted(_as_claim(lost[id_], lost[id_][8], token), lost[id_][12]) for id_ in ids]

@@ -1,7 +1,10 @@
-"""Opening the store, whichever it is: transactions on it, the bell that wakes its worker, and the worker's post."""
+"""Opening the store, whichever it is: transactions on it, its clock, and the bell that wakes its workers."""
 
+import os
+import secrets
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -9,40 +12,56 @@ from typing import Protocol
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from dispatcher.errors import NotMade, Refused, StoreUnavailable
+from dispatcher.clock import CarriedClock, Clock, WallClock
+from dispatcher.errors import Contended, NotMade, Refused, StoreUnavailable
 from dispatcher.place import Place, Server
 from dispatcher.store import sqlite
+from dispatcher.store.dialect import Spelled
 
 
-class Post(Protocol):
-    """The post of a database's one worker: whoever holds it is alone there, and hears the bell."""
+class Bell(Protocol):
+    """Whoever commits new work rings; an idle worker hears it at once.
 
-    def take(self) -> None:
-        """Raises Refused where another process holds it, StoreUnavailable where nobody can."""
+    Losing a ring loses nothing: the row is there, and a worker also looks by itself every few seconds.
+    """
 
-    def listen(self) -> int:
-        """A file descriptor that turns readable on a ring. Raises Refused, and StoreUnavailable."""
+    def ring(self) -> None:
+        """Raises nothing: what was committed stands, whoever hears of it."""
+
+    def listen(self) -> int | None:
+        """A file descriptor that turns readable on a ring; None where rings can't be heard.
+
+        Raises Refused, and StoreUnavailable.
+        """
 
     def heard(self) -> bool:
-        """Empties the descriptor. False where the post is lost: it must be taken again, and listened at again."""
+        """Empties the descriptor. False where it is of no use any more: listen again."""
 
     def deafen(self) -> None:
         """Nobody listens any more."""
 
-    def leave(self) -> None:
-        """Somebody else may take it."""
+
+_CLOCK = Spelled(lambda its: f"SELECT {its.clock}")
 
 
 class Database:
-    """One store, opened. `reading` and `writing` give transactions; errors come as StoreUnavailable."""
+    """One store, opened. `reading` and `writing` give transactions; errors come as StoreUnavailable.
+
+    `worker` is the number under which this process claims here, another one at each opening; the name is for people.
+    """
 
     def __init__(self, place: Place, engine: Engine, kind: ModuleType) -> None:
+        self.worker = secrets.randbits(63)
+        self.worker_name = f"process {os.getpid()} on {socket.gethostname()}"
         self.place = place
         self.engine = engine
         # The token of a turn of which nobody knows whether its commit was made.
         self.in_doubt: int | None = None
         self._weather: Callable[[DBAPIError], StoreUnavailable | None] = kind.weather
         self._reading = engine.execution_options(**kind.READING)
+        self.bell: Bell = kind.bell(place, engine, self.translated)
+        self._clock = CarriedClock()
+        self._lock = sqlite.WorkerLock(place) if isinstance(place, Path) else None
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -67,27 +86,37 @@ class Database:
                 raise
             raise type(weather)(f"the database {self.place} can't be used: {weather}") from error
 
-    def ring(self) -> None:
-        """There is new work, and it is committed: an idle worker hears it at once.
+    def clock(self) -> Clock:
+        """The clock by which everything here is timed: the server's, where there is one. Raises StoreUnavailable."""
+        if isinstance(self.place, Path):
+            return WallClock()
+        if not self._clock.is_set:
+            with self.reading() as connection, self.timed() as heard:
+                heard(connection.execute(_CLOCK.on(connection)).scalar_one())
+        return self._clock
 
-        Losing a ring loses nothing: the row is there, and the worker also looks by itself every few seconds.
+    @contextmanager
+    def timed(self) -> Iterator[Callable[[int], None]]:
+        """Around a statement that reads the database's clock: call what it gives with the reading (µs)."""
+        asked = self._clock.ticks()
+        yield lambda reading: self._clock.heard(reading, asked)
+
+    def occupy(self) -> None:
+        """A worker works here, until `close`; a file has one. Raises Refused where there is another.
+
+        Raises StoreUnavailable where nobody can.
         """
-        if isinstance(self.place, Path):
-            sqlite.Bell(self.place).ring()
-            return
-        from dispatcher.store import postgresql
+        if self._lock is not None:
+            self._lock.acquire()
 
-        with suppress(StoreUnavailable), self.writing() as connection:
-            postgresql.ring(connection)
-
-    def post(self) -> Post:
-        if isinstance(self.place, Path):
-            return sqlite.FilePost(self.place)
-        from dispatcher.store import postgresql
-
-        return postgresql.ServerPost(self.engine, self.translated)
+    def ring(self) -> None:
+        """There is new work, and it is committed."""
+        self.bell.ring()
 
     def close(self) -> None:
+        self.bell.deafen()
+        if self._lock is not None:
+            self._lock.release()
         self.engine.dispose()
 
 
@@ -121,8 +150,7 @@ def _open_server(place: Server, create: bool, patience: float) -> Database:
         with database.reading() as connection:
             fresh = postgresql.check_tables(connection, place, create=create)
         if fresh:
-            with database.writing() as connection:
-                postgresql.make_tables(connection, place)
+            _make(database, place, postgresql)
     except ProgrammingError as error:
         database.close()
         raise Refused(f"the database {place} can't be opened: {postgresql.told(error)}") from None
@@ -130,6 +158,17 @@ def _open_server(place: Server, create: bool, patience: float) -> Database:
         database.close()
         raise
     return database
+
+
+def _make(database: Database, place: Server, postgresql: ModuleType) -> None:
+    try:
+        with database.writing() as connection:
+            postgresql.make_tables(connection)
+    except (DBAPIError, Contended):
+        # Where another process makes them at the same moment, one of the two is told that they are there.
+        with database.reading() as connection:
+            if postgresql.check_tables(connection, place, create=True):
+                raise
 
 
 def is_there(place: Place) -> bool:

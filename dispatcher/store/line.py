@@ -26,8 +26,9 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from dispatcher.events import Event
 from dispatcher.policy import Status
-from dispatcher.store.dialect import Alone, Dialect, Spelled, alone, column, words_of
+from dispatcher.store.dialect import Dialect, Spelled, column, words_of
 from dispatcher.store.engine import Database
+from dispatcher.store.locks import LINES, Alone, alone
 from dispatcher.store.schema import deliveries
 
 _PAGE = 1_000
@@ -69,8 +70,6 @@ _ADVANCE = Spelled(
     """
     )
 )
-# So many locks at most in one transaction, however many lines it has to do with.
-_LOCKS = 64
 
 
 def hold(connection: Connection, lines: Collection[Line]) -> None:
@@ -79,7 +78,7 @@ def hold(connection: Connection, lines: Collection[Line]) -> None:
     Without it an event could be parked behind the one that leaves at this moment, and nobody would call it.
     """
     if lines:
-        alone(connection, Alone.LINES, (crc32("\0".join(line).encode()) % _LOCKS for line in lines))
+        alone(connection, Alone.LINES, (crc32("\0".join(line).encode()) % LINES for line in lines))
 
 
 def insert_in_line() -> Insert:
