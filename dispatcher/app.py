@@ -7,14 +7,16 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from dispatcher.clock import Clock, WallClock
+from dispatcher.clock import Clock
 from dispatcher.config import Config, load_config
-from dispatcher.dispatch import EVER, Attempts, Dispatch, Lane
+from dispatcher.dispatch import Attempts, Dispatch, Lane
+from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
-from dispatcher.errors import DispatcherError
+from dispatcher.errors import DispatcherError, StoreUnavailable
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
+from dispatcher.store import workers
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import let_dead_leave
 from dispatcher.telemetry import Log
@@ -30,17 +32,14 @@ _FIXED = ("database", "listen", "log_format", "log_level", "master_key", "former
 
 
 class Daemon:
-    """One worker on one store. `transport` replaces the network, for tests of everything above it."""
+    """One worker on a store. `transport` replaces the network, for tests of everything above it."""
 
     def __init__(
         self, config: Config, log: Log, clock: Clock | None = None, transport: Transport | None = None
     ) -> None:
         self.config = config
         self.log = log
-        self.clock = clock or WallClock()
         self.database: Database = open_database(config.database, patience=PATIENCE_SECONDS)
-        self._post = self.database.post()
-        self.rounds = Rounds(self.clock, log)
         self._started = config
         self._transport = transport
         self._resolver = Resolver()
@@ -50,8 +49,10 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         try:
-            self._post.take()
-            # Operators are written here: not before it is sure that this is the database's one worker.
+            self.database.occupy()
+            self.clock = clock or self.database.clock()
+            self.rounds = Rounds(self.clock, log)
+            # Operators are written here: not before it is sure that this may work on the database.
             self._vault = open_vault(config, self.database)
             self._provision(config)
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
@@ -60,7 +61,7 @@ class Daemon:
             self._roster = Roster({}, {}, 0)
             self._enrol(self._load())
         except DispatcherError:
-            self._leave()
+            self.database.close()
             raise
 
     def _provision(self, config: Config) -> None:
@@ -154,17 +155,24 @@ class Daemon:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 web = await stack.enter_async_context(self._serving())
-                ear = Ear(self._post, self.dispatch.look, self._displaced, self.log)
+                ear = Ear(self.database.bell, self.dispatch.look, self.log)
                 await stack.enter_async_context(ear.listening())
                 self._obey_signals()
-                # Nobody else works on this database, so whatever is still held was cut off by our own end.
-                await self.dispatch.rescue(EVER)
+                await self.dispatch.store(workers.enter, self.database)
+                # What those left behind who are gone by now; on a file that is everybody who was here before.
+                await self.dispatch.rescue(self.clock.now() - self.config.lease)
                 self.rounds.start(self.dispatch.look, self._rescue)
                 stack.callback(self.rounds.stop)
                 watch = asyncio.create_task(self.rounds.watch())
                 stack.callback(watch.cancel)
+                if not isinstance(self.config.database, Path):
+                    pulse = Pulse(self.dispatch, self.database, self._rescue, self.log)
+                    await pulse.beat()
+                    beating = asyncio.create_task(pulse.beating())
+                    stack.callback(beating.cancel)
                 self.log.info("running", web=web, **self._told())
                 await self.dispatch.run()
+            await self._leave()
             self.log.info("stopped", in_flight=0)
         finally:
             await self.close()
@@ -203,11 +211,6 @@ class Daemon:
         async with serving(bind(self.config.listen), application(self.not_ready)) as url:
             yield url
 
-    def _displaced(self) -> None:
-        """Another worker runs on this database: what is in flight ends, and the place is its."""
-        if not self._stopping:
-            self._stop("displaced")
-
     def _obey_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -232,11 +235,12 @@ class Daemon:
     async def close(self) -> None:
         for transport in [*self._retired, *(lane.transport for lane in self.dispatch.lanes.values())]:
             await transport.aclose()
-        self._leave()
-
-    def _leave(self) -> None:
-        self._post.leave()
         self.database.close()
+
+    async def _leave(self) -> None:
+        """All is settled. Where the database is away, the others find out by themselves."""
+        with contextlib.suppress(StoreUnavailable):
+            await asyncio.to_thread(workers.leave, self.database)
 
 
 def _told(before: Member, after: Member) -> dict[str, object]:

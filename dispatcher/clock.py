@@ -37,6 +37,37 @@ class WallClock:
         return time.time_ns() // 1_000
 
 
+class CarriedClock:
+    """Another machine's clock as far as readings tell, carried on between them by one that can't jump.
+
+    Never ahead of it: a reading is taken for the moment at which it arrived. What this clock says stands until a
+    reading disproves it, so that it does not go to and fro with the readings' time on the way.
+    """
+
+    def __init__(self) -> None:
+        self._offset: int | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._offset is not None
+
+    @staticmethod
+    def ticks() -> int:
+        """Microseconds of the clock that can't jump."""
+        return time.monotonic_ns() // 1_000
+
+    def heard(self, reading: int, asked: int) -> None:
+        """The other clock showed `reading` at some moment since `asked` (ticks)."""
+        least, most = reading - self.ticks(), reading - asked
+        if self._offset is None or not least <= self._offset <= most:
+            self._offset = least
+
+    def now(self) -> int:
+        if self._offset is None:
+            raise ValueError("this clock was never set")
+        return self.ticks() + self._offset
+
+
 def parse_duration(text: str) -> int:
     """`"500ms"`, `"1m"`, `"3h"` (interface.md, Configuration) → microseconds. Raises Unfit."""
     match = _DURATION.fullmatch(text)

@@ -253,7 +253,7 @@ def read_answer(outcome: Outcome, rule: Rule) -> Answer:
         return Answer(outcome.reason)
     body = _parsed(outcome) if rule.reads_body else None
     code = _code(_at(body, rule.field)) if rule.field else None
-    words = next((str(body[name]) for name in _WORDS if isinstance(body, dict) and body.get(name)), None)
+    words = next((str(body[name]) for name in _WORDS if body.get(name)), None) if isinstance(body, dict) else None
     return Answer(_failure(outcome, rule, body), code, words)
 
 

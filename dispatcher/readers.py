@@ -5,7 +5,7 @@ import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from dispatcher.clock import parse_duration
 from dispatcher.egress import Network, may_call, parse_address
@@ -121,7 +121,14 @@ def _server(value: str) -> Server:
         raise Unfit("does not name one database", mend)
     at = f"[{host}]" if host and ":" in host else host or ""
     user = f"{parts.username}@" if parts.username else ""
-    return Server(Secret(value), f"postgresql://{user}{at}{f':{port}' if port else ''}/{name}")
+    shown_hosts = _hosts(parts.query) if host is None else f"{at}{f':{port}' if port else ''}"
+    return Server(Secret(value), f"postgresql://{user}{shown_hosts}/{name}")
+
+
+def _hosts(query: str) -> str:
+    """The servers that stand behind the `?`, as libpq tries them; a socket's folder is no host."""
+    given = parse_qs(query).get("host", [])
+    return "" if any(one.startswith("/") for one in given) else ",".join(given)
 
 
 def address_and_port(value: Any) -> tuple[str, int] | None:

@@ -1,19 +1,19 @@
 """APScheduler as the alarm clock, and the recurring rounds. The schedule itself is `due_at` in the rows, only there.
 
-APScheduler reckons by the wall clock, which may jump; `watch` measures with a clock that can't, and after a jump
-has every round reckoned anew.
+APScheduler reckons by the machine's clock, which may jump, as may the one that times the deliveries; `watch` measures
+both with one that can't, and after a jump has every round reckoned anew.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from dispatcher.clock import SECOND, Clock, to_datetime
+from dispatcher.clock import SECOND, Clock, WallClock
 from dispatcher.telemetry import Log
 
 LOOK_SECONDS = 5
@@ -51,7 +51,9 @@ class Rounds:
         """Set the alarm for `due_at` (µs), unless it is set for an earlier time."""
         if self._armed is None or due_at < self._armed:
             self._armed = due_at
-            trigger = DateTrigger(to_datetime(due_at), timezone=UTC)
+            # On this machine's clock, by which the scheduler reckons: `clock` may be another one's.
+            at = datetime.now(UTC) + timedelta(microseconds=due_at - self._clock.now())
+            trigger = DateTrigger(at, timezone=UTC)
             self.scheduler.add_job(self._ring, trigger, id=ALARM, replace_existing=True)
 
     def _ring(self) -> None:
@@ -59,15 +61,20 @@ class Rounds:
         self._look()
 
     async def watch(self) -> None:
-        """Until cancelled: notice when the wall clock jumps, say so, and reckon every round anew."""
-        offset = self._clock.now() / SECOND - time.monotonic()
+        """Until cancelled: notice when a clock jumps, say so, and reckon every round anew."""
+        offsets = self._offsets()
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            now = self._clock.now() / SECOND - time.monotonic()
-            if abs(now - offset) > JUMP_SECONDS:
-                self._log.warning("clock_jumped", by_seconds=round(now - offset, 3))
+            now = self._offsets()
+            by = max((later - sooner for later, sooner in zip(now, offsets, strict=True)), key=abs)
+            if abs(by) > JUMP_SECONDS:
+                self._log.warning("clock_jumped", by_seconds=round(by, 3))
                 self.reckon_anew()
-            offset = now
+            offsets = now
+
+    def _offsets(self) -> list[float]:
+        """By how much (s) each clock is ahead of the one that can't jump."""
+        return [clock.now() / SECOND - time.monotonic() for clock in (self._clock, WallClock())]
 
     def reckon_anew(self) -> None:
         """After a jump back the rounds would sleep until the old time comes round again: run them now."""

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import sys
+import time
+from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
 
-from dispatcher.clock import MILLISECOND, iso
+from dispatcher.clock import MILLISECOND, SECOND, iso, to_datetime
 from dispatcher.policy import Claim, Outcome, Verb, Verdict
 
 Log = structlog.typing.FilteringBoundLogger
@@ -39,12 +41,38 @@ class _Gathering:
         self._file.flush()
 
 
+@lru_cache(maxsize=1)
+def _second(second: int) -> str:
+    return to_datetime(second * SECOND).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _stamp() -> str:
+    """The time of a line, ISO 8601 UTC; what changes once a second is made once a second."""
+    second, rest = divmod(time.time_ns() // 1_000, SECOND)
+    return f"{_second(second)}.{rest:06d}Z"
+
+
+def _json_logger(level: int) -> type[Log]:
+    """structlog's logger, with a short way for what is told of every delivery: through the chain of processors that
+
+    line would cost a fifth of the delivery.
+    """
+    logger: Any = structlog.make_filtering_bound_logger(level)
+    if level > logging.INFO:
+        return cast(type[Log], logger)
+
+    class JsonLogger(logger):  # type: ignore[misc]
+        def info(self, event: str, **values: Any) -> None:
+            line = {**self._context, **values, "event": event, "level": "info", "timestamp": _stamp()}
+            self._logger.msg(orjson.dumps(line))
+
+    return cast(type[Log], JsonLogger)
+
+
 def configure_logs(*, as_json: bool, level: str) -> Log:
     """A log on stderr: JSON for machines, columns for people."""
-    stamp: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    stamp: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     if as_json:
         tail = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=orjson.dumps)]
         factory: Any = structlog.BytesLoggerFactory(cast(BinaryIO, _Gathering(sys.stderr.buffer)))
@@ -55,7 +83,7 @@ def configure_logs(*, as_json: bool, level: str) -> Log:
         factory = structlog.PrintLoggerFactory(sys.stderr)
     structlog.configure(
         processors=stamp + tail,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=_json_logger(threshold) if as_json else structlog.make_filtering_bound_logger(threshold),
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +13,21 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, text
 
 from dispatcher.place import Place, Server
 from dispatcher.secret import Secret
 from dispatcher.store.engine import Database, open_database
-from dispatcher.store.schema import metadata
+from dispatcher.store.schema import locks, metadata, workers
 
 VARIABLE = "DISPATCHER_TEST_POSTGRESQL"
-_TABLES = [table.name for table in reversed(metadata.sorted_tables)]
+# The rows of `locks` are made with the tables, and stay.
+_TABLES = [table.name for table in reversed(metadata.sorted_tables) if table is not locks]
+_COUNTED = ("deliveries", "operator_actions", "actions")
 _EMPTY = ";".join(
     ["DROP FUNCTION IF EXISTS trap CASCADE"]
     + [f"DELETE FROM {name}" for name in _TABLES]
-    + [f"ALTER SEQUENCE {name}_id_seq RESTART" for name in _TABLES if "id" in metadata.tables[name].c]
+    + [f"ALTER SEQUENCE {name}_id_seq RESTART" for name in _TABLES if name in _COUNTED]
 )
 
 _CUT_OFF = text(
@@ -127,6 +131,14 @@ def is_used(place: Place) -> bool:
     return bool(used)
 
 
+def bury(place: Place) -> None:
+    """Whoever worked there is dead, and that was noticed."""
+    database = open_database(place)
+    with database.writing() as connection:
+        connection.execute(delete(workers))
+    database.close()
+
+
 @contextmanager
 def postgresql(folder: Path, worker: str) -> Iterator[PostgreSQL]:
     """A server of our own in this folder, or a schema of our own on the one that the environment names."""
@@ -151,6 +163,43 @@ def started(folder: Path) -> Iterator[PostgreSQL]:
         yield PostgreSQL(f"postgresql+psycopg://postgres@/postgres?host={host}", process)
     finally:
         process.cleanup()
+
+
+class Standby(PostgreSQL):
+    """Follows another server in step: what that one says is committed is here, too."""
+
+    def __init__(self, folder: Path, leader: PostgreSQL) -> None:
+        self._leader = leader.process
+        self._data = folder / "standby"
+        self._socket = folder / "socket"
+        self._socket.mkdir(mode=0o777)
+        self._socket.chmod(0o777)
+        self._data.mkdir()
+        if self._leader.system_user is not None:
+            shutil.chown(self._data, self._leader.system_user)
+            self._data.chmod(0o700)
+        hosts = f"{leader.url.partition('?')[2]}&host={quote(str(self._socket), safe='/')}"
+        super().__init__(f"postgresql+psycopg://postgres@/postgres?{hosts}", self._leader)
+
+    def follow(self) -> None:
+        at = self._leader.get_uri().partition("host=")[2]
+        self._call("pg_basebackup", "-h", at, "-U", "postgres", "-D", self._data, "-R", "-c", "fast")
+        options = f"-k {self._socket} -c listen_addresses='' -c cluster_name=standby"
+        self._call("pg_ctl", "-D", self._data, "-o", options, "-l", self._data / "log", "-w", "start")
+        self._leader.psql("ALTER SYSTEM SET synchronous_standby_names = 'standby'; SELECT pg_reload_conf();")
+
+    def take_over(self) -> None:
+        """The leader dies without a word to anybody, and this one goes on in its place."""
+        self._call("pg_ctl", "-D", self._leader.pgdata, "-m", "immediate", "-w", "stop")
+        self._call("pg_ctl", "-D", self._data, "-w", "promote")
+
+    def close(self) -> None:
+        super().close()
+        self._call("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+
+    def _call(self, command: str, *words: object) -> None:
+        line = [str(self._leader.bin_path / command), *map(str, words)]
+        subprocess.run(line, check=True, user=self._leader.system_user, stdout=subprocess.DEVNULL)
 
 
 @contextmanager

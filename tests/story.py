@@ -11,13 +11,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from copy import copy
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx
 
+from dispatcher.store.engine import open_database
 from tests.ground import IV, KEY, line, notice
+from tests.stores import PostgreSQL
 
 T = TypeVar("T")
 
@@ -285,3 +288,29 @@ class Story:
                 yield Receiver(heard[-1].split()[3])
             finally:
                 process.kill()
+
+
+class ServerStory(Story):
+    """A story whose database is on a server."""
+
+    def __init__(self, folder: Path, postgresql: PostgreSQL) -> None:
+        super().__init__(folder)
+        self.place = postgresql.place
+        self.tables["database"] = {"url": postgresql.url}
+        self.write()
+
+    def twin(self) -> "ServerStory":
+        """The same once more, for a second worker: the same database, operators and key, another port."""
+        other = copy(self)
+        other.tables = self.tables | {"web": {"listen": f"127.0.0.1:{self.port()}"}}
+        other.config = self.folder / "twin.toml"
+        other.write()
+        return other
+
+    def query(self, text: str) -> list[tuple[Any, ...]]:
+        database = open_database(self.place)
+        try:
+            with database.reading() as connection:
+                return [tuple(found) for found in connection.exec_driver_sql(text)]
+        finally:
+            database.close()

@@ -562,7 +562,9 @@ def test_a_user_without_a_name_stands_in_the_log_as_a_number(graves: Desk, monke
 
 
 def test_an_attempt_in_flight_is_not_replayed(graves: Desk) -> None:
-    sending = "UPDATE deliveries SET status = 'sending', due_at = NULL, token = 1, claimed_at = 1 WHERE key = ?"
+    sending = (
+        "UPDATE deliveries SET status = 'sending', due_at = NULL, token = 1, worker = 1, claimed_at = 1 WHERE key = ?"
+    )
     graves.change(sending, THREE["order_no"])
     done = graves.call("dead", "replay", "acme", THREE["order_no"])
     assert done.status == 1

@@ -12,6 +12,7 @@ from dispatcher.clock import (
     MILLISECOND,
     MINUTE,
     SECOND,
+    CarriedClock,
     WallClock,
     duration_text,
     iso,
@@ -143,3 +144,44 @@ def test_the_wall_clock_tells_microseconds_since_1970() -> None:
     told = WallClock().now()
     after = datetime.now(UTC).timestamp()
     assert before - 1 < told / SECOND < after + 1
+
+
+class Ticking(CarriedClock):
+    """A carried clock whose ticks are moved."""
+
+    at = 1_000
+
+    def ticks(self) -> int:  # type: ignore[override]  # the real one needs no self
+        return self.at
+
+
+def test_a_carried_clock_goes_on_from_the_last_reading() -> None:
+    clock = Ticking()
+    assert not clock.is_set
+    with pytest.raises(ValueError, match="never set"):
+        clock.now()
+    clock.heard(NOW, clock.at)
+    clock.at += SECOND
+    assert (clock.is_set, clock.now()) == (True, NOW + SECOND)
+
+
+@given(st.lists(st.tuples(st.integers(0, SECOND), st.integers(0, SECOND), st.integers(0, SECOND)), min_size=1))
+def test_a_carried_clock_is_never_ahead_of_the_other_and_never_goes_back(trips: list[tuple[int, int, int]]) -> None:
+    clock = Ticking()
+    for before, there, back in trips:
+        clock.at += before
+        asked = clock.at
+        clock.at += there
+        reading = NOW + clock.at
+        clock.at += back
+        told = clock.now() if clock.is_set else 0
+        clock.heard(reading, asked)
+        assert max(told, reading) <= clock.now() <= NOW + clock.at
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR])
+def test_a_carried_clock_follows_one_that_jumps(jump: int) -> None:
+    clock = Ticking()
+    clock.heard(NOW, clock.at)
+    clock.heard(NOW + jump, clock.at)
+    assert clock.now() == NOW + jump

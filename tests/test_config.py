@@ -343,6 +343,7 @@ def test_what_is_said_about_a_database_never_shows_its_password(url: str) -> Non
         ("u:ge%40heim@h/db", "u@h/db"),
         ("u@/db?host=/run/postgresql", "u@/db"),
         ("h/db", "h/db"),
+        ("u:geheim@/db?host=a.example:5432&host=b.example:5433&password=geheim", "u@a.example:5432,b.example:5433/db"),
         ("u:geheim@[::1]/db", "u@[::1]/db"),
     ],
 )

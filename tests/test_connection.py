@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from dispatcher.clock import MILLISECOND
 from dispatcher.policy import Outcome, Reason
-from dispatcher.wire import MAX_RESPONSE_BYTES, build_request
-from dispatcher.wire.connection import MAX_BARE_BYTES, Connection
+from dispatcher.wire import MAX_RESPONSE_BYTES
+from dispatcher.wire.connection import MAX_BARE_BYTES, Connection, Traffic
 from tests.hostile import (
     OK,
     PATIENCE,
@@ -249,31 +250,6 @@ async def test_a_hundred_megabytes_do_not_fill_the_memory() -> None:
     assert peak < 4 * 1024 * 1024
 
 
-async def test_an_operator_that_sends_faster_than_anybody_reads_is_made_to_wait() -> None:
-    blocked = asyncio.Event()
-
-    async def act(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(HEAD + b"Content-Length: 1000000000\r\n\r\n")
-        try:
-            while True:
-                await asyncio.wait_for(peer.say(b"a" * 65_536), 0.1)
-        except TimeoutError:
-            blocked.set()
-        await peer.gone()
-
-    async with playing(act) as (operator, url), calling() as caller:
-        response = await caller.transport.handle_async_request(build_request(url, [], b"{}"))
-        async with asyncio.timeout(PATIENCE):
-            await blocked.wait()
-        assert operator.peers[0].sent < 16 * 1024 * 1024
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        first = await anext(aiter(response.stream))
-        assert 64 * 1024 < len(first) < 1024 * 1024
-        await response.stream.aclose()
-        await operator.left()
-
-
 async def test_a_body_in_chunks_of_single_bytes_is_taken() -> None:
     answer = CHUNKED + b"1\r\na\r\n" * 60_000 + b"0\r\n\r\n"
     assert told(await played(held(answer))) == (200, b"a" * 60_000, None)
@@ -410,21 +386,22 @@ async def connection() -> AsyncIterator[Connection]:
         await asyncio.sleep(0)
 
 
-REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+async def exchanged(connection: Connection) -> Exception | None:
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    return await connection.exchange(request, time.monotonic() + PATIENCE, Traffic())
 
 
 async def test_a_connection_that_is_closing_takes_no_request_and_says_that_nothing_was_sent(
     connection: Connection,
 ) -> None:
     """Between the end of a connection and the news of it, what is written is thrown away in silence."""
-    await connection.send(REQUEST)
-    assert await connection.read() == b"ok"
+    assert await exchanged(connection) is None
+    assert connection.body == b"ok"
     connection.rest(0)
     before = connection.reusable
     connection.abort()
     assert (before, connection.reusable) == (True, False)
-    with pytest.raises(httpx.WriteError):
-        await connection.send(REQUEST)
+    assert type(await exchanged(connection)) is httpx.WriteError
 
 
 async def test_a_greeting_before_any_request_is_not_taken_as_its_answer() -> None:
@@ -436,17 +413,15 @@ async def test_a_greeting_before_any_request_is_not_taken_as_its_answer() -> Non
         greeted = await connected(url)
         await until(lambda: bool(operator.peers))
         await operator.left()
-        with pytest.raises(httpx.WriteError):
-            await greeted.send(REQUEST)
+        assert type(await exchanged(greeted)) is httpx.WriteError
 
 
 async def test_a_connection_whose_exchange_is_not_over_is_not_reusable(connection: Connection) -> None:
     assert not connection.reusable
-    sending = asyncio.create_task(connection.send(REQUEST))
+    sending = asyncio.ensure_future(exchanged(connection))
     await asyncio.sleep(0)
     assert not connection.reusable
     await sending
-    await connection.read()
     assert connection.reusable
 
 

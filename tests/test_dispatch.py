@@ -66,6 +66,12 @@ def hand_in(at: Bench, count: int, *operators: str) -> None:
         corridor.accept(at.database, [event(key, operator=name) for key in range(count)], at.clock.now())
 
 
+def known(at: Bench) -> None:
+    """Every operator has answered before, and quickly."""
+    for lane in at.dispatch.lanes.values():
+        lane.proven = True
+
+
 def statuses(at: Bench) -> set[str]:
     return {one.status for one in rows(at.database)}
 
@@ -92,6 +98,7 @@ async def test_all_operators_together_have_no_more_in_flight_than_the_worker_may
     gate = Gate()
     top = "[worker]\nconcurrency = 7"
     async with Bench(configuration(tmp_path, *ALL, top=top), answer=gate.answer) as at:
+        known(at)
         hand_in(at, 10, *ALL)
         await at.look()
         assert gate.waiting.total() == 7
@@ -105,6 +112,7 @@ async def test_free_places_are_shared_out_evenly(tmp_path: Path) -> None:
     gate = Gate()
     top = "[worker]\nconcurrency = 9"
     async with Bench(configuration(tmp_path, *ALL, top=top), answer=gate.answer) as at:
+        known(at)
         hand_in(at, 20, *ALL)
         await at.look()
         assert gate.waiting == dict.fromkeys(ALL, 3)
@@ -114,6 +122,7 @@ async def test_what_one_operator_leaves_the_others_take(tmp_path: Path) -> None:
     gate = Gate()
     top = "[worker]\nconcurrency = 9"
     async with Bench(configuration(tmp_path, *ALL, top=top), answer=gate.answer) as at:
+        known(at)
         hand_in(at, 1, "acme")
         hand_in(at, 20, "bolt", "coin")
         await at.look()
@@ -125,6 +134,7 @@ async def test_a_newcomer_gets_the_next_place_that_comes_free(tmp_path: Path) ->
     top = "[worker]\nconcurrency = 4"
     path = configuration(tmp_path, "acme", "bolt", top=top)
     async with Bench(path, answer=gate.answer) as at:
+        known(at)
         hand_in(at, 20, "acme")
         await at.look()
         assert gate.waiting == {"acme": 4}
@@ -146,6 +156,23 @@ async def test_an_operator_that_hangs_holds_none_of_the_others_back(tmp_path: Pa
         assert gate.waiting == {"bolt": 8}
         assert {one.status for one in rows(at.database, operator="acme")} == {"delivered"}
         assert {one.status for one in rows(at.database, operator="coin")} == {"delivered"}
+
+
+async def test_an_operator_that_hangs_leaves_places_for_one_that_answers_and_for_a_newcomer(tmp_path: Path) -> None:
+    gate = Gate(shut="bolt")
+    top = "[worker]\nconcurrency = 8"
+    async with Bench(configuration(tmp_path, *ALL, top=top, concurrency="8"), answer=gate.answer) as at:
+        await at.send(1)
+        hand_in(at, 100, "bolt")
+        await at.look()
+        assert gate.waiting == {"bolt": 6}
+        at.clock.move(MINUTE)
+        hand_in(at, 100, "acme", "coin")
+        await at.look()
+        assert gate.answered == {"acme": 100, "coin": 100}
+        gate.open()
+        await at.idle()
+        assert gate.answered["bolt"] == 100
 
 
 async def test_a_backlog_larger_than_every_limit_drains_without_another_look(tmp_path: Path) -> None:
@@ -469,12 +496,13 @@ async def test_a_bug_within_an_attempt_is_settled_as_doubtful_and_the_worker_liv
             elif place == "seal":
                 patch.setattr("dispatcher.seal.Seal.seal", broken)
             elif place == "request":
-                patch.setattr(attempt, "build_request", broken)
+                patch.setattr(attempt, "Request", broken)
             else:
                 at.acme.mock(side_effect=broken)
             hand_in(at, 2)
             await at.look()
         at.acme.mock(return_value=OK)
+        at.dispatch.lanes["acme"].forms.clear()
         for key in range(2):
             assert at.row(key)[5:7] == ("pending", 1)
             assert at.row(key).due_at == NOW + MINUTE
@@ -492,7 +520,7 @@ async def test_a_bug_does_not_use_up_an_operators_places(tmp_path: Path, monkeyp
     async with Bench(configuration(tmp_path, concurrency="2")) as at:
         at.acme.mock(return_value=OK)
         with monkeypatch.context() as patch:
-            patch.setattr(attempt, "build_request", broken)
+            patch.setattr(attempt, "Request", broken)
             hand_in(at, 10)
             await at.look()
         assert len(at.told("attempt_broke")) == 10

@@ -25,14 +25,14 @@ from dispatcher.events import Event
 from dispatcher.operator import Ordering, OrderingKey, WhenDead
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, Verdict, judge_interrupted
 from dispatcher.store import corridor, ledger, statements
-from dispatcher.store.corridor import Fate, Settlement
+from dispatcher.store.corridor import Adopted, Fate, Settlement
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import _ADVANCE, behind_another, insert_in_line
 from dispatcher.store.schema import deliveries
 from tests.ground import NOW, line, lock, notice, operator, settle_event
-from tests.stores import STORES, PostgreSQL, trap, untrap
-from tests.workshop import Bench, Gate, MovedClock, configuration, event, failed, row, settle, take, until
+from tests.stores import STORES, PostgreSQL, bury, trap, untrap
+from tests.workshop import Bench, Gate, MovedClock, adopt, configuration, event, failed, row, settle, take, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
@@ -170,7 +170,7 @@ def test_a_dead_one_that_releases_lets_the_next_go(database: Database) -> None:
 def test_a_late_hand_moves_no_line(database: Database, blocks: bool) -> None:
     accept(database, of("p1", 1), of("p1", 2))
     (first,) = take(database)
-    (stranded,) = corridor.stranded(database, NOW, frozenset())
+    (stranded,) = adopt(database)
     settle(database, Settlement(stranded.claim, Outcome(NOW, NOW, 0), Verdict(Verb.RETRY, NOW, Reason.INTERRUPTED)))
     assert len(settle(database, yes(first))) == 1
     assert len(settle(database, grave(first, blocks=blocks))) == 1
@@ -267,7 +267,7 @@ def test_what_came_before_the_order_was_switched_off_keeps_it(database: Database
     accept(database, of("p1", 1), of("p1", 2))
     accept(database, of(None, 3))
     assert keys(take(database, most=5)) == ["1", "3"]
-    settle(database, *(yes(one.claim) for one in corridor.stranded(database, NOW, frozenset())))
+    settle(database, *(yes(one.claim) for one in adopt(database)))
     assert go(database) == ["2"]
 
 
@@ -379,7 +379,8 @@ def test_a_line_outlives_the_process(database: Database) -> None:
     database.close()
     other = open_database(database.place)
     assert take(other) == []
-    (stranded,) = corridor.stranded(other, NOW, frozenset())
+    bury(other.place)
+    (stranded,) = adopt(other)
     verdict = judge_interrupted(stranded.claim, NOW, Delays())
     settle(other, Settlement(stranded.claim, Outcome(NOW, NOW, None), verdict, blocks=True))
     assert go(other) == ["1", "2", "3"]
@@ -838,8 +839,10 @@ class Lines(RuleBasedStateMachine):
 
     @rule()
     def the_process_is_another(self) -> None:
+        """With the number of the one before: what that held is as if it had been left behind."""
         self.database.close()
-        self.database = open_database(self.database.place)
+        worker, self.database = self.database.worker, open_database(self.database.place)
+        self.database.worker = worker
 
     @rule(batch=st.lists(ONE_EVENT, min_size=1, max_size=6))
     def events_are_handed_in(self, batch: list[tuple[str | None, int, str, str, str]]) -> None:
@@ -907,10 +910,15 @@ class Lines(RuleBasedStateMachine):
             if one.sequence is not None and one.done:
                 self.queue(one).leave(one, stops=one.status is Status.DEAD and blocks)
 
+    def _adopted(self, found: list[Adopted]) -> None:
+        for claim, _ in found:
+            self.stands[claim.operator, claim.type, claim.key].token = claim.token
+
     @rule(data=st.data(), verb=st.sampled_from([Verb.RETRY, Verb.BURY]), blocks=st.booleans())
     def whoever_is_gone_is_rescued(self, data: st.DataObject, verb: Verb, blocks: bool) -> None:
         held = data.draw(st.sets(st.sampled_from(self.hands))) if self.hands else set()
-        found = corridor.stranded(self.database, self.now, {(claim.id, claim.token) for claim in held})
+        found = adopt(self.database, self.now, {(claim.id, claim.token) for claim in held})
+        self._adopted(found)
         done = [self._settlement(one.claim, verb, blocks) for one in found]
         assert settle(self.database, *done, now=self.now) == []
         self._settled(done)
@@ -959,7 +967,8 @@ class Lines(RuleBasedStateMachine):
 
     def _everybody_comes_back(self) -> None:
         self.hands = []
-        found = corridor.stranded(self.database, self.now, frozenset())
+        found = adopt(self.database, self.now)
+        self._adopted(found)
         done = [self._settlement(one.claim, Verb.RETRY, True) for one in found]
         settle(self.database, *done, now=self.now)
         self._settled(done)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from dispatcher.dispatch import EVER
 from dispatcher.errors import Refused, StoreUnavailable
 from dispatcher.store.engine import open_database
 from dispatcher.store.sqlite import WorkerLock
@@ -79,10 +78,10 @@ async def test_what_was_cut_off_waits_for_its_operator_however_many_attempts_it_
         at.acme.respond(500)
         await at.send(1)
         with at.database.writing() as connection:
-            cut_off = "status = 'sending', due_at = NULL, token = 7, claimed_at = 1, attempts = 99"
+            cut_off = "status = 'sending', due_at = NULL, token = 7, worker = 7, claimed_at = 1, attempts = 99"
             connection.execute(text(f"UPDATE deliveries SET {cut_off}"))
         at.dispatch.lanes.clear()
-        await at.dispatch.rescue(EVER)
+        await at.dispatch.rescue(0)
         assert (at.row().status, at.row().reason, at.row().ambiguous) == ("pending", "interrupted", True)
 
 

@@ -13,7 +13,7 @@ from dispatcher.cli.operators import values
 from dispatcher.cli.operators.values import is_secret
 from dispatcher.config.operators import Defaults
 from dispatcher.seal.vault import MasterKey
-from dispatcher.store.sqlite import Bell
+from dispatcher.store.sqlite import FileBell
 from tests.ground import IV, KEY
 from tests.story import COMMAND, Done, Story, orders, until
 from tests.test_cli import Desk
@@ -408,7 +408,7 @@ def test_pause_and_resume_tell_what_they_changed(bureau: Bureau) -> None:
 
 
 def test_every_change_rings_for_the_daemon(bureau: Bureau) -> None:
-    bell = Bell(bureau.database)
+    bell = FileBell(bureau.database)
     bureau.make("acme")
     bureau.add_operator("bolt")
     pipe = bell.listen()
@@ -426,7 +426,7 @@ def test_every_change_rings_for_the_daemon(bureau: Bureau) -> None:
         with pytest.raises(BlockingIOError):
             os.read(pipe, 10)
     finally:
-        bell.close(pipe)
+        bell.deafen()
 
 
 def unfit(bureau: Bureau) -> None:

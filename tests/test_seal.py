@@ -147,6 +147,13 @@ def test_each_message_has_its_own_iv_where_it_is_sent_along() -> None:
     assert {hand.open(text) for text in sealed} == {b"the same"}
 
 
+@given(st.lists(st.binary(max_size=70), min_size=2, max_size=6), st.sampled_from(list(Padding)))
+def test_no_message_depends_on_the_one_before(texts: list[bytes], padding: Padding) -> None:
+    reading = CryptoReading(CipherName.AES_128_CBC, ground.KEY.encode(), IV, padding)
+    one_after_the_other = Seal(reading)
+    assert [one_after_the_other.seal(text) for text in texts] == [Seal(reading).seal(text) for text in texts]
+
+
 def test_a_fixed_iv_gives_the_same_text_every_time() -> None:
     hand = seal()
     assert hand.seal(b"the same") == hand.seal(b"the same") == seal().seal(b"the same")

@@ -1,5 +1,6 @@
 """The corridor on a real store: accept, survey, claim, settle, rescue, and what the schema refuses."""
 
+import secrets
 import sqlite3
 import tempfile
 from collections import defaultdict
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import settings
@@ -19,14 +21,14 @@ from dispatcher.clock import MINUTE, SECOND
 from dispatcher.errors import Refused, StoreUnavailable
 from dispatcher.events import Event
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, judge_interrupted, move
-from dispatcher.store import corridor, ledger, statements
-from dispatcher.store.corridor import Fate, Settlement, Stranded
+from dispatcher.store import corridor, ledger, statements, workers
+from dispatcher.store.corridor import Adopted, Fate, Settlement
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.operators import Declared, declare, standings
 from tests.ground import NOW
 from tests.stores import STORES, PostgreSQL, trap, untrap
-from tests.workshop import accept, attempts_of, event, failed, row, rows, settle, settled, take
+from tests.workshop import accept, adopt, attempts_of, event, failed, row, rows, settle, settled, take
 
 pytestmark = pytest.mark.each_store
 
@@ -49,13 +51,13 @@ def words(database: Database, statement: Spelled) -> str:
         return statement.on(connection).text
 
 
-def interrupted(stranded: Stranded, now: int) -> Settlement:
-    outcome = Outcome(stranded.claimed_at, now, None, reason=Reason.INTERRUPTED)
-    return Settlement(stranded.claim, outcome, judge_interrupted(stranded.claim, now, FOUR))
+def interrupted(adopted: Adopted, now: int) -> Settlement:
+    outcome = Outcome(adopted.claimed_at, now, None, reason=Reason.INTERRUPTED)
+    return Settlement(adopted.claim, outcome, judge_interrupted(adopted.claim, now, FOUR))
 
 
-def rescue(database: Database, now: int, held: frozenset[tuple[int, int]] = frozenset()) -> list[Stranded]:
-    found = corridor.stranded(database, now, held)
+def rescue(database: Database, now: int, held: frozenset[tuple[int, int]] = frozenset()) -> list[Adopted]:
+    found = adopt(database, now, held)
     corridor.turn(database, [interrupted(one, now) for one in found], {}, now)
     return found
 
@@ -234,10 +236,14 @@ def test_a_claim_uses_the_index_of_what_is_due_and_sorts_nothing(database: Datab
     assert "TEMP B-TREE" not in told
 
 
+def about(statement: str) -> dict[str, int]:
+    return {"worker": 1, "before": NOW, "token": 1} if statement == "LOST" else {}
+
+
 @pytest.mark.sqlite_only
-@pytest.mark.parametrize(("statement", "index"), [("STRANDED", "held"), ("SURVEY", "due")])
+@pytest.mark.parametrize(("statement", "index"), [("LOST", "held"), ("SURVEY", "due")])
 def test_rescue_and_survey_use_their_partial_indexes(database: Database, statement: str, index: str) -> None:
-    plan = run(database, f"EXPLAIN QUERY PLAN {words(database, getattr(statements, statement))}", before=NOW)
+    plan = run(database, f"EXPLAIN QUERY PLAN {words(database, getattr(statements, statement))}", **about(statement))
     read = [step.detail for step in plan if "deliveries" in step.detail or step.detail.startswith("SEARCH d ")]
     assert read
     assert all(f"INDEX {index}" in detail for detail in read), read
@@ -295,7 +301,7 @@ def test_once_doubtful_a_delivery_stays_doubtful_until_it_is_delivered(database:
 def test_a_late_hand_cannot_settle_what_another_hand_holds_now(database: Database) -> None:
     accept(database, 1)
     (first,) = take(database)
-    assert [one.claim for one in rescue(database, NOW + MINUTE)] == [first._replace(due_at=NOW)]
+    assert [one.claim for one in rescue(database, NOW + MINUTE)] == [first._replace(due_at=NOW, token=ANY)]
     (second,) = take(database, NOW + MINUTE)
     before = run(database, "SELECT * FROM deliveries")
     late = settled(first, NOW + MINUTE + 5, 500, body=b"too late")
@@ -520,19 +526,15 @@ def test_a_thousand_deliveries_are_claimed_and_settled_each_with_its_own_result(
 # Rescuing.
 
 
-def test_the_stranded_are_those_claimed_by_then_and_held_by_nobody(database: Database) -> None:
+def test_of_its_own_claims_a_worker_adopts_those_made_by_then_that_it_does_not_hold(database: Database) -> None:
     accept(database, 1, 2, 3)
-    (first,) = take(database, NOW, most=1)
-    (second,) = take(database, NOW + 1, most=1)
-    (third,) = take(database, NOW + 2, most=1)
-    held = {(third.id, third.token)}
-    found = corridor.stranded(database, NOW + 2, held)
-    assert [(one.claim.key, one.claim.token, one.claimed_at) for one in found] == [
-        ("1", first.token, NOW),
-        ("2", second.token, NOW + 1),
-    ]
-    assert [one.claim.key for one in corridor.stranded(database, NOW, set())] == ["1"]
-    assert corridor.stranded(database, NOW - 1, set()) == []
+    first, second, third = (take(database, NOW + n, most=1)[0] for n in range(3))
+    assert adopt(database, NOW - 1) == []
+    found = adopt(database, NOW + 2, {(third.id, third.token)})
+    assert sorted((one.claim.key, one.claimed_at) for one in found) == [("1", NOW), ("2", NOW + 1)]
+    assert {one.claim.attempt for one in found} == {1}
+    assert {one.claim.token for one in found}.isdisjoint({first.token, second.token, third.token})
+    assert keys([one.claim for one in adopt(database, NOW)]) == ["1"]
 
 
 def test_who_holds_an_older_token_does_not_hold_the_delivery(database: Database) -> None:
@@ -540,14 +542,14 @@ def test_who_holds_an_older_token_does_not_hold_the_delivery(database: Database)
     (first,) = take(database)
     rescue(database, NOW)
     take(database)
-    assert len(corridor.stranded(database, NOW, {(first.id, first.token)})) == 1
+    assert len(adopt(database, NOW, {(first.id, first.token)})) == 1
 
 
-def test_what_is_pending_or_finished_is_never_stranded(database: Database) -> None:
+def test_what_is_pending_or_finished_is_never_adopted(database: Database) -> None:
     accept(database, 1, 2)
     first, second = take(database)
     settle(database, settled(first, NOW), failed(second, NOW))
-    assert corridor.stranded(database, NOW + 10**15, set()) == []
+    assert adopt(database, NOW + 10**15) == []
 
 
 # Key versions.
@@ -589,14 +591,16 @@ def test_a_key_version_outlives_the_process(database: Database) -> None:
 
 HALF_STATES = {
     "pending without a due time": "status = 'pending', due_at = NULL",
-    "pending and held": "token = 5, claimed_at = 5",
+    "pending and held": "token = 5, claimed_at = 5, worker = 5",
     "sending without a token": "status = 'sending', due_at = NULL",
-    "sending and due": "status = 'sending', token = 5, claimed_at = 5",
-    "held since nobody knows when": "status = 'sending', due_at = NULL, token = 5",
+    "sending and due": "status = 'sending', token = 5, claimed_at = 5, worker = 5",
+    "held since nobody knows when": "status = 'sending', due_at = NULL, token = 5, worker = 5",
+    "held by nobody": "status = 'sending', due_at = NULL, token = 5, claimed_at = 5",
     "claimed without a token": "claimed_at = 5",
+    "held by a worker without a token": "worker = 5",
     "delivered without an end": "status = 'delivered', due_at = NULL",
     "delivered and due": "status = 'delivered', finished_at = 5",
-    "delivered and held": "status = 'delivered', due_at = NULL, finished_at = 5, token = 5, claimed_at = 5",
+    "delivered and held": "status = 'delivered', due_at = NULL, finished_at = 5, token = 5, claimed_at = 5, worker = 5",
     "dead without an end": "status = 'dead', due_at = NULL",
     "resolved without an end": "status = 'resolved', due_at = NULL",
     "pending and ended": "finished_at = 5",
@@ -647,6 +651,7 @@ class Model:
         self.run_from = 0
         self.due_at: int | None = now
         self.token: int | None = None
+        self.worker: int | None = None
         # By number: what came of it, for an attempt that decided.
         self.recorded: dict[int, Outcome] = {}
         self.late: set[int] = set()
@@ -655,11 +660,11 @@ class Model:
         """By the table of moves only; a move that it does not have raises."""
         self.status = move(self.status, verb)
         self.due_at = due_at
-        self.token = None
+        self.token = self.worker = None
 
 
 class Corridor(RuleBasedStateMachine):
-    """Hands that come and go, late or never, by one file: what the store says is what the model says."""
+    """Two workers that come and go, and hands that are late or never come: the store says what the model says."""
 
     server: ClassVar[PostgreSQL | None] = None
 
@@ -667,14 +672,18 @@ class Corridor(RuleBasedStateMachine):
     def open(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         with STORES.on(self.server):
-            self.database = STORES.open(Path(self.folder.name))
+            self.workers = [STORES.open(Path(self.folder.name)) for _ in range(2)]
+        self.database = self.workers[0]
+        # Those that have a row: whoever claims has one, until it is taken for dead.
+        self.living: set[int] = set()
         self.now = NOW
         self.models: dict[tuple[str, str], Model] = {}
         self.hands: list[Claim] = []
 
     def teardown(self) -> None:
         if hasattr(self, "database"):
-            self.database.close()
+            for database in self.workers:
+                database.close()
             self.folder.cleanup()
 
     @rule(by=st.sampled_from([1, SECOND, MINUTE, 30 * MINUTE, 50 * MINUTE]))
@@ -699,21 +708,23 @@ class Corridor(RuleBasedStateMachine):
             return Fate.ACCEPTED
         return Fate.DUPLICATE if known.digest == one.digest else Fate.CONFLICT
 
-    @rule(acme=st.integers(0, 4), bolt=st.integers(0, 4))
-    def a_hand_claims(self, acme: int, bolt: int) -> None:
+    @rule(which=st.integers(0, 1), acme=st.integers(0, 4), bolt=st.integers(0, 4))
+    def a_worker_claims(self, which: int, acme: int, bolt: int) -> None:
         due = sorted(
             (model.due_at, operator, key)
             for (operator, key), model in self.models.items()
             if model.due_at is not None and model.due_at <= self.now
         )
-        claims = corridor.turn(self.database, [], {"acme": acme, "bolt": bolt}, self.now).claimed
+        at = self.workers[which]
+        claims = corridor.turn(at, [], {"acme": acme, "bolt": bolt}, self.now).claimed
+        self.living |= {at.worker} if claims else set()
         by_operator = defaultdict(list)
         for claim in claims:
             by_operator[claim.operator].append(claim.due_at)
             model = self.models[claim.operator, claim.key]
             assert claim.due_at == model.due_at
             model.move(Verb.CLAIM)
-            model.token, model.attempts = claim.token, model.attempts + 1
+            model.token, model.worker, model.attempts = claim.token, at.worker, model.attempts + 1
             assert (claim.attempt, claim.run_from) == (model.attempts, model.run_from)
             self.hands.append(claim)
         for operator, most in (("acme", acme), ("bolt", bolt)):
@@ -745,18 +756,37 @@ class Corridor(RuleBasedStateMachine):
         model.recorded[claim.attempt] = outcome
         model.move(verdict.verb, verdict.due_at)
 
-    @rule(data=st.data())
-    def whoever_is_gone_is_rescued(self, data: st.DataObject) -> None:
+    @rule(which=st.integers(0, 1), again=st.booleans())
+    def a_worker_is_taken_for_dead(self, which: int, again: bool) -> None:
+        """It may be alive all the same, and go on under its number; otherwise another one is started."""
+        at = self.workers[which]
+        workers.leave(at)
+        self.living.discard(at.worker)
+        if again:
+            at.worker = secrets.randbits(63)
+
+    @rule(data=st.data(), which=st.integers(0, 1), settles=st.booleans())
+    def a_worker_adopts_and_settles_or_not(self, data: st.DataObject, which: int, settles: bool) -> None:
         held = data.draw(st.sets(st.sampled_from(self.hands))) if self.hands else set()
-        found = rescue(self.database, self.now, frozenset((claim.id, claim.token) for claim in held))
-        assert {(one.claim.operator, one.claim.key) for one in found} == {
+        at = self.workers[which]
+        found = adopt(at, self.now, {(claim.id, claim.token) for claim in held})
+        lost = {
             name
             for name, model in self.models.items()
             if model.token is not None
+            and (model.worker == at.worker or model.worker not in self.living)
             and model.token not in {claim.token for claim in held if (claim.operator, claim.key) == name}
         }
+        assert {(one.claim.operator, one.claim.key) for one in found} == lost
         for one in found:
-            self._expect(interrupted(one, self.now), late=False)
+            model = self.models[one.claim.operator, one.claim.key]
+            assert one.claim.token != model.token
+            model.token, model.worker = one.claim.token, at.worker
+        if settles:
+            done = [interrupted(one, self.now) for one in found]
+            assert settle(at, *done, now=self.now) == []
+            for settlement in done:
+                self._expect(settlement, late=False)
 
     @precondition(lambda self: self.models)
     @rule(data=st.data(), verb=st.sampled_from([Verb.REPLAY, Verb.RESOLVE]))

@@ -16,7 +16,7 @@ from dispatcher.clock import MINUTE, SECOND
 from dispatcher.policy import Delays, Outcome, Reason, Rule, judge
 from dispatcher.seal import Seal
 from dispatcher.store import corridor
-from dispatcher.store.corridor import Stranded
+from dispatcher.store.corridor import Adopted
 from dispatcher.telemetry import Log, attempt_line, configure_logs
 from tests.ground import IV, KEY, NOW, claim, outcome
 from tests.workshop import Bench, configuration, event, settled, take
@@ -238,13 +238,13 @@ async def test_nothing_we_hold_shows_a_secret_when_it_is_printed(tmp_path: Path)
             assert leaked(f"{thing!r} {thing}") == [], type(thing)
 
 
-@pytest.mark.parametrize("kind", ["Claim", "Stranded", "Settlement", "Event"])
+@pytest.mark.parametrize("kind", ["Claim", "Adopted", "Settlement", "Event"])
 def test_a_delivery_in_our_hands_shows_neither_token_nor_amounts_when_it_is_printed(kind: str) -> None:
     accepted = secret_event()
     held = claim(body=accepted.body, bearer=PLAYERS_TOKEN)
     made = {
         "Claim": held,
-        "Stranded": Stranded(held, NOW),
+        "Adopted": Adopted(held, NOW),
         "Settlement": settled(held, NOW),
         "Event": accepted,
     }[kind]

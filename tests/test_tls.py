@@ -6,21 +6,24 @@ import socket
 import ssl
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from dispatcher import tls as tls_room
+from dispatcher.clock import SECOND
 from dispatcher.errors import Unfit
 from dispatcher.operator import Tls
 from dispatcher.policy import Reason
 from dispatcher.secret import Secret
 from dispatcher.tls import tls_context
 from dispatcher.wire import reach
-from dispatcher.wire.connection import Connection
+from dispatcher.wire.connection import Connection, Traffic
 from dispatcher.wire.failures import TlsFailure
 from tests.authority import Authority
 from tests.hostile import OK, PATIENCE, always, bound, calling, playing, told
@@ -174,8 +177,12 @@ async def test_the_same_alert_later_on_a_connection_leaves_doubt() -> None:
         connection = Connection()
         if used:
             connection.rest(0)
+        connection.connection_made(Mock(asyncio.Transport, is_closing=lambda: False))
+        sent = connection.exchange(b"", time.monotonic() + SECOND, Traffic())
+        for _ in ("begun", "written"):
+            await asyncio.sleep(0)
         connection.connection_lost(refusal)
-        lost.append(type(connection._failure))
+        lost.append(type(await sent))
     assert lost == [TlsFailure, httpx.ReadError]
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
+import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -24,13 +25,13 @@ from dispatcher.events import Event
 from dispatcher.operator import Operator
 from dispatcher.policy import Claim, Outcome, Reason, judge
 from dispatcher.store import corridor, ledger
-from dispatcher.store.corridor import Fate, Settlement
+from dispatcher.store.corridor import Adopted, Fate, Settlement
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Row
 from dispatcher.store.schema import attempts
 from dispatcher.telemetry import Log
 from tests.ground import IV, KEY, NOW, line, lock, notice, operator
-from tests.stores import STORES, is_used
+from tests.stores import STORES, bury, is_used
 
 # Rounds of the event loop without anything to do, after which nothing more can come without a timer.
 CALM = 10
@@ -90,6 +91,11 @@ def failed(claim: Claim, now: int, reason: Reason = Reason.CONNECT_REFUSED) -> S
 def settle(database: Database, *done: Settlement, now: int = NOW) -> list[Settlement]:
     """The settlements that came too late to decide."""
     return corridor.turn(database, done, {}, now).late
+
+
+def adopt(database: Database, before: int = NOW, held: Collection[tuple[int, int]] = ()) -> list[Adopted]:
+    """What was left behind: by workers that are gone, and by this one up to `before`, but for what is held."""
+    return corridor.adopt(database, before, held, secrets.randbits(63))
 
 
 def row(database: Database, key: int | str = 1, operator: str = "acme") -> Row:
@@ -173,7 +179,7 @@ class Gate:
     async def answer(self, request: httpx.Request) -> httpx.Response:
         """200 when the gate opens; at once from hosts that are not behind it."""
         name = request.url.host.removesuffix(".example")
-        if not self._open and self._shut in ("", name):
+        if not self._open and (not self._shut or name in self._shut.split()):
             await self._wait(name)
         self.answered[name] += 1
         return httpx.Response(200)
@@ -220,6 +226,7 @@ class Bench:
     async def start(self) -> None:
         """A daemon that has done what every start does with an old file: so does one that is told to stop at once."""
         if is_used(self.config.database):
+            bury(self.config.database)
             self.daemon = self.build()
             self.dispatch.stop()
             await self.daemon.run()

@@ -128,7 +128,7 @@ def in_force(config: Config, database: "Database") -> "tuple[Vault, Mapping[str,
     from dispatcher.roster import load, open_vault, provision
 
     vault = open_vault(config, database)
-    provision(database, vault, config, WallClock().now(), actor=actor(), only_new=True)
+    provision(database, vault, config, database.clock().now(), actor=actor(), only_new=True)
     roster = load(database, vault, config)
     for name, fault in roster.faults.items():
         click.echo(f"Warning: operators.{name} can't be used: {fault}", err=True)

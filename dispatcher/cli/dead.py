@@ -23,7 +23,6 @@ from dispatcher.cli.common import (
 )
 from dispatcher.cli.rows import FIELDS, filters, print_rows
 from dispatcher.cli.rows import as_json as row_as_json
-from dispatcher.clock import WallClock
 from dispatcher.errors import Refused
 from dispatcher.lang import words
 from dispatcher.policy import Status, Verb
@@ -93,7 +92,7 @@ def replay_(
     if dry_run:
         change = sort_out(rows, Verb.REPLAY)
     else:
-        change = replay(database, rows, actor(), WallClock().now())
+        change = replay(database, rows, actor(), database.clock().now())
         database.ring()
     for row in change.taken:
         if row.status == Status.RESOLVED:
@@ -128,7 +127,7 @@ def resolve_(
     if dry_run:
         change = sort_out(rows, Verb.RESOLVE)
     else:
-        change = resolve(database, rows, actor(), note.strip(), WallClock().now())
+        change = resolve(database, rows, actor(), note.strip(), database.clock().now())
         # Whoever stood behind it in line may go.
         database.ring()
     _tell(change, "resolved", dry_run, as_json, lang)

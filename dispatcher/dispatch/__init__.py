@@ -5,7 +5,7 @@ settling whatever has finished since the last one and claiming into the places t
 """
 
 import asyncio
-import heapq
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -15,23 +15,23 @@ from typing import ParamSpec, TypeVar
 from dispatcher.clock import Clock
 from dispatcher.dispatch.attempt import UNKNOWN, Attempts
 from dispatcher.dispatch.lane import Change, Lane, Turn
+from dispatcher.dispatch.shares import Wish, shares, slow_share
 from dispatcher.errors import StoreUnavailable
 from dispatcher.policy import Claim, Outcome, Reason, Rule, Verb, Verdict, judge, judge_interrupted
 from dispatcher.store import corridor, operators
 from dispatcher.store.corridor import Settlement
 from dispatcher.store.engine import Database
+from dispatcher.store.workers import Crew
 from dispatcher.telemetry import Log, attempt_line
 
-__all__ = ["EVER", "Attempts", "Dispatch", "Lane"]
+__all__ = ["Attempts", "Dispatch", "Lane"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Later than any clock: a wall clock that was set back must not hide a claim.
-EVER = 2**62
 # Claims in one turn. With all free places in one, the store and the wire would wait for each other by turns;
 # with too few, the cost of a transaction is shared by too few.
-CLAIMED_AT_ONCE = 128
+CLAIMED_AT_ONCE = 256
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -79,6 +79,8 @@ class Dispatch:
         self._look = True
         self._rescue_before: int | None = None
         self._stopping = False
+        # Those with whom this worker shares the operators' places.
+        self._crew = Crew()
         self._unknown: set[str] = set()
         # What the breakers did and the database does not have yet, in order.
         self._changes: list[Change] = []
@@ -87,6 +89,12 @@ class Dispatch:
         """Something may be due: look at the store soon."""
         self._look = True
         self._wake.set()
+
+    def join(self, crew: Crew) -> None:
+        """So many workers are there now: from now on each operator's places are shared by them."""
+        if crew != self._crew:
+            self._crew = crew
+            self.look()
 
     def let_go(self, name: str) -> None:
         """The operator is held, and has no breaker any more."""
@@ -134,8 +142,12 @@ class Dispatch:
         self._wake.set()
 
     async def rescue(self, before: int) -> None:
-        """Settle claims made at or before `before` (µs) that nobody here holds: interrupted, counted, ambiguous."""
-        rows = await self.store(corridor.stranded, self._database, before, frozenset(self._held))
+        """Adopt and settle what was left behind, by workers that are gone, and by ourselves up to `before` (µs):
+
+        interrupted, counted, ambiguous.
+        """
+        token = secrets.randbits(63)
+        rows = await self.store(corridor.adopt, self._database, before, frozenset(self._held), token)
         if rows:
             self._log.warning("claims_rescued", count=len(rows))
             await self._turn([self._interrupted(row.claim, row.claimed_at) for row in rows], [])
@@ -189,26 +201,20 @@ class Dispatch:
             self._log.warning("operator_not_configured", operator=name, mend="configure it; its deliveries wait")
 
     def _wanted(self) -> list[tuple[Lane, int]]:
-        """How many to claim for each hungry operator: each free place goes to whoever has the fewest in flight."""
+        """How many to claim for each hungry operator."""
         now = self._clock.now()
-        places = {lane.operator.name: lane.places(now) for lane in self.lanes.values() if lane.hungry}
-        hungry = [self.lanes[name] for name, some in places.items() if some]
         free = min(self.concurrency - self.in_flight, CLAIMED_AT_ONCE)
-        if len(hungry) == 1:
-            return [(hungry[0], min(free, places[hungry[0].operator.name]))] if free > 0 else []
-        queue = [(lane.in_flight, position) for position, lane in enumerate(hungry)]
-        heapq.heapify(queue)
-        wanted = [0] * len(hungry)
-        for _ in range(free):
-            if not queue:
-                break
-            busy, position = queue[0]
-            wanted[position] += 1
-            if wanted[position] < places[hungry[position].operator.name]:
-                heapq.heapreplace(queue, (busy + 1, position))
-            else:
-                heapq.heappop(queue)
-        return [(lane, most) for lane, most in zip(hungry, wanted, strict=True) if most]
+        hungry = [lane for lane in self.lanes.values() if lane.hungry] if free > 0 else []
+        if not hungry:
+            return []
+        if len(self.lanes) == 1:
+            return [(lane, most) for lane in hungry if (most := min(free, lane.places(now, self._crew)))]
+        slow = sum(lane.in_flight for lane in self.lanes.values() if lane.slow(now))
+        wishes = [
+            Wish(lane.in_flight, lane.places(now, self._crew), lane.slow(now), not lane.proven) for lane in hungry
+        ]
+        given = shares(wishes, free, slow_share(self.concurrency) - slow)
+        return [(lane, most) for lane, most in zip(hungry, given, strict=True) if most]
 
     async def _turn(self, done: list[Settlement], wanted: list[tuple[Lane, int]]) -> None:
         asked = {lane.operator.name: most for lane, most in wanted}
@@ -243,7 +249,7 @@ class Dispatch:
             self._arm(due_at)
 
     def _start(self, lane: Lane, claim: Claim) -> None:
-        lane.in_flight += 1
+        lane.begin(self._clock.now())
         self.in_flight += 1
         self._held[claim.id, claim.token] = asyncio.create_task(self._attempt(lane, claim))
 
@@ -273,18 +279,21 @@ class Dispatch:
             self._changes.append(change)
         if lane.rests(outcome.ended_at):
             self._arm(lane.rest_until)
-        lane.in_flight -= 1
+        lane.end(outcome)
         self.in_flight -= 1
         self._done.append(Settlement(claim, outcome, verdict, lane.operator.blocks))
         self._wake.set()
 
+    async def on_the_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run on the store thread, once."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **kwargs))
+
     async def store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run on the store thread; while the store is away, wait and try again: nothing held here is given up."""
-        loop = asyncio.get_running_loop()
         tried = 0
         while True:
             try:
-                given = await loop.run_in_executor(self._thread, partial(work, *args, **kwargs))
+                given = await self.on_the_thread(work, *args, **kwargs)
                 self.store_fault = None
                 return given
             except StoreUnavailable as error:

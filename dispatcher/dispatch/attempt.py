@@ -2,20 +2,21 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from dispatcher.clock import Clock
 from dispatcher.dispatch.lane import Lane
 from dispatcher.errors import Unfit
 from dispatcher.events import whose_token
-from dispatcher.operator import Auth, Terms
+from dispatcher.operator import Auth, Operator, Terms
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Rule, read_answer
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.protocols.credentials import message_id, minted_token, signature_headers
 from dispatcher.seal.vault import VaultError
 from dispatcher.secret import Secret
-from dispatcher.wire import Grant, NoToken, Transport, Wire, build_request, json_headers
+from dispatcher.wire import Grant, Headers, NoToken, Request, Transport, Wire, json_headers
 
 Unlock = Callable[[str, str], bytes]
 
@@ -28,21 +29,33 @@ _HIDDEN = b"[token]"
 _ESCAPED = re.compile(rb'\\u00([2-7][0-9A-Fa-f])|\\(["\\/])')
 
 
-class _Letter(NamedTuple):
-    """What this attempt sends and how, but for a token that must be fetched first; no reload changes it any more.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What all attempts of one message type to one operator have in common, until its settings change.
 
-    `secrets` go with it, beside the token; `rule` is what its answer is read by.
+    `headers` is None where each attempt proves itself anew; `hidden` are the words that no record of an answer shows.
     """
+
+    terms: Terms
+    body: Callable[[Operator, Claim, Callable[[bytes], str], int], bytes]
+    seal: Callable[[bytes], str]
+    key_version: int | None
+    more: Sequence[tuple[str, str]]
+    headers: Headers | None
+    hidden: Sequence[bytes]
+
+
+class _Letter(NamedTuple):
+    """What this attempt sends and how, but for a token that must be fetched first; no reload changes it any more."""
 
     url: str
     body: bytes
-    bearer: Secret | None
+    headers: Headers | None
     more: Sequence[tuple[str, str]]
-    secrets: Iterable[Secret]
-    rule: Rule
+    hidden: Sequence[bytes]
+    form: Form
     transport: Transport
     deadline: int
-    sealed: bool
 
 
 class Attempts:
@@ -64,30 +77,31 @@ class Attempts:
             # The master key is not the one that it was: ours to mend, and no reason to give the delivery up.
             told = f"the player's token can't be unlocked: {error}"
             return Outcome(now, now, 0, reason=Reason.CONFIG, detail=told, ours=True)
-        key_version = lane.key_version if letter.sealed else None
-        if lane.grant is not None and lane.operator.terms[claim.type].auth is Auth.OAUTH2:
-            outcome = await self._granted(lane.grant, letter, now)
+        if letter.headers is not None:
+            outcome = await self._post(letter, letter.headers, letter.hidden, letter.deadline)
         else:
-            outcome = await self._post(letter, letter.deadline)
-        return outcome._replace(key_version=key_version)
+            assert lane.grant is not None
+            outcome = await self._granted(lane.grant, letter, now)
+        key_version = letter.form.key_version
+        return outcome if key_version is None else outcome._replace(key_version=key_version)
 
     def _write(self, lane: Lane, claim: Claim, now: int) -> _Letter:
         """Encrypted with the key in force now, stamped with this attempt's time. Raises Unfit."""
-        operator, terms = lane.operator, lane.operator.terms.get(claim.type, UNKNOWN)
-        if terms.url is None:
-            raise Unfit(
-                f"{operator.name} takes no {claim.type}, or this version does not know it",
-                "give the operator its URL, run the version that accepted it, or resolve it by hand",
-            )
-        seal = lane.seal.seal if lane.seal is not None else _no_key
-        body = PROTOCOLS[claim.type].body(operator, claim, seal, now)
-        bearer = self._bearer(lane, terms, claim, seal, now)
-        more = [(name, value.reveal()) for name, value in operator.headers.items()]
-        if operator.signing is not None:
-            more += signature_headers(operator.signing, message_id(claim), body, now)
-        secrets, deadline = operator.headers.values(), operator.total_timeout
-        sealed = PROTOCOLS[claim.type].encrypts or terms.auth is Auth.MINTED
-        return _Letter(terms.url, body, bearer, more, secrets, terms.rule, lane.transport, deadline, sealed)
+        operator = lane.operator
+        form = lane.forms.get(claim.type)
+        if form is None:
+            form = lane.forms[claim.type] = _form(lane, claim.type)
+        terms = form.terms
+        assert terms.url is not None
+        body = form.body(operator, claim, form.seal, now)
+        headers, hidden, more = form.headers, form.hidden, form.more
+        if headers is None:
+            if operator.signing is not None:
+                more = [*more, *signature_headers(operator.signing, message_id(claim), body, now)]
+            if terms.auth is not Auth.OAUTH2:
+                bearer = self._bearer(lane, terms, claim, form.seal, now)
+                headers, hidden = json_headers(bearer, more), [*_parts(bearer), *hidden]
+        return _Letter(terms.url, body, headers, more, hidden, form, lane.transport, operator.total_timeout)
 
     def _bearer(self, lane: Lane, terms: Terms, claim: Claim, seal: Callable[[bytes], str], now: int) -> Secret | None:
         """The token of this attempt, by the settings in force now. Raises Unfit where the event brought none."""
@@ -103,11 +117,9 @@ class Attempts:
                 return Secret(self._unlock(claim.bearer, whose_token(claim)).decode())
         return None
 
-    async def _post(self, letter: _Letter, deadline: int) -> Outcome:
-        headers = json_headers(letter.bearer, letter.more)
-        request = build_request(letter.url, headers, letter.body)
-        outcome = await self._wire.post(letter.transport, request, deadline)
-        return _hide([letter.bearer, *letter.secrets], outcome, letter.rule) if outcome.body else outcome
+    async def _post(self, letter: _Letter, headers: Headers, hidden: Sequence[bytes], deadline: int) -> Outcome:
+        outcome = await self._wire.post(letter.transport, Request(letter.url, headers, letter.body), deadline)
+        return _hide(hidden, outcome, letter.form.terms.rule) if hidden and outcome.body else outcome
 
     async def _granted(self, grant: Grant, letter: _Letter, now: int) -> Outcome:
         """With a token from the operator's token endpoint; after a 401 once more with a fresh one.
@@ -124,7 +136,7 @@ class Attempts:
             except NoToken as error:
                 failed = refused or Outcome(now, now, 0, reason=error.reason, detail=error.detail, ours=error.ours)
                 return failed._replace(ended_at=self._clock.now(), duration=_since(started))
-            outcome = await self._post(letter._replace(bearer=token), left)
+            outcome = await self._post(letter, json_headers(token, letter.more), [*_parts(token), *letter.hidden], left)
             outcome = outcome._replace(started_at=now, duration=_since(started))
             if refused is not None:
                 outcome = outcome._replace(detail=outcome.detail or "sent twice: 401 with the token before")
@@ -139,17 +151,38 @@ def _since(started: int) -> int:
     return (time.perf_counter_ns() - started) // 1_000
 
 
+def _form(lane: Lane, kind: str) -> Form:
+    """Raises Unfit where the operator takes no such message."""
+    operator, terms = lane.operator, lane.operator.terms.get(kind, UNKNOWN)
+    if terms.url is None:
+        raise Unfit(
+            f"{operator.name} takes no {kind}, or this version does not know it",
+            "give the operator its URL, run the version that accepted it, or resolve it by hand",
+        )
+    protocol = PROTOCOLS[kind]
+    more = [(name, value.reveal()) for name, value in operator.headers.items()]
+    hidden = [part for value in operator.headers.values() for part in _parts(value)]
+    headers = None
+    if terms.auth in {Auth.BEARER, Auth.NONE} and operator.signing is None:
+        bearer = operator.token if terms.auth is Auth.BEARER else None
+        headers, hidden = json_headers(bearer, more), [*_parts(bearer), *hidden]
+    seal = lane.seal.seal if lane.seal is not None else _no_key
+    sealed = protocol.encrypts or terms.auth is Auth.MINTED
+    return Form(terms, protocol.body, seal, lane.key_version if sealed else None, more, headers, hidden)
+
+
 def _no_key(_plaintext: bytes) -> str:
     raise Unfit("the operator has no key to encrypt with", "give it its crypto settings")
 
 
-def _hide(secrets: Iterable[Secret | None], outcome: Outcome, rule: Rule) -> Outcome:
+def _hide(texts: Sequence[bytes], outcome: Outcome, rule: Rule) -> Outcome:
     """An answer that repeats our token or a header must not carry it into the log.
 
     But the verdict comes first: where a header's value is also what the rule reads (a code, an amount), it stays.
     """
-    texts = [part for secret in secrets if secret is not None for part in _parts(secret.reveal())]
     for text in texts:
+        if text not in outcome.body and b"\\" not in outcome.body:
+            continue
         body = _without(text, outcome.body)
         if body != outcome.body:
             hidden = outcome._replace(body=body)
@@ -157,9 +190,11 @@ def _hide(secrets: Iterable[Secret | None], outcome: Outcome, rule: Rule) -> Out
     return outcome
 
 
-def _parts(secret: str) -> list[bytes]:
+def _parts(secret: Secret | None) -> list[bytes]:
     """A header's value whole, and each of its words: `ApiKey …` may be repeated without the first."""
-    words = dict.fromkeys([secret, *secret.split()])
+    if secret is None:
+        return []
+    words = dict.fromkeys([secret.reveal(), *secret.reveal().split()])
     return [word.encode() for word in words if len(word) >= _SHORTEST_SECRET]
 
 

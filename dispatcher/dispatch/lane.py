@@ -2,13 +2,20 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from dispatcher.dispatch.shares import SLOW
 from dispatcher.operator import Operator
-from dispatcher.policy import PUT_OFF, Reason, Verb, Verdict
+from dispatcher.policy import PUT_OFF, Outcome, Reason, Verb, Verdict
 from dispatcher.seal import Seal
 from dispatcher.store.operators import Standing
+from dispatcher.store.workers import Crew
 from dispatcher.wire import Grant, Transport
+
+if TYPE_CHECKING:
+    from dispatcher.dispatch.attempt import Form
+
+ALONE = Crew()
 
 
 class Turn(StrEnum):
@@ -30,10 +37,11 @@ class Change(NamedTuple):
 class Lane:
     """`seal` is None where nothing is encrypted, `grant` where no OAuth2 token is fetched.
 
-    `hungry`: there may be something due that is not claimed yet. `closed_since` and `closed_total` (µs): since when it
-    is paused or held, and for how long it was before. `failures`: attempts that failed in a row. `cut_off`: the
-    last request did not leave this machine. While it is that, or held, nothing is sent before `rest_until`.
-    `unwritten`: what the database does not have yet; it stands all the same.
+    `hungry`: there may be something due that is not claimed yet. `proven`: an attempt has ended, the latest at
+    `moved_at` and in `pace` (µs). `closed_since`, `closed_total` (µs): since when it is paused or held, and how long it
+    was before. `failures`: attempts that failed in a row. `cut_off`: the last request did not leave this machine.
+    While it is that, or held, nothing is sent before `rest_until`. `unwritten`: what the database does not have yet; it
+    stands all the same. `forms`: by message type, as it is needed.
     """
 
     operator: Operator
@@ -42,6 +50,9 @@ class Lane:
     grant: Grant | None = None
     key_version: int | None = None
     in_flight: int = 0
+    proven: bool = False
+    pace: int = 0
+    moved_at: int = 0
     hungry: bool = False
     paused: bool = False
     held: bool = False
@@ -52,13 +63,30 @@ class Lane:
     closed_since: int | None = None
     closed_total: int = 0
     unwritten: list[Change] = field(default_factory=list)
+    forms: "dict[str, Form]" = field(default_factory=dict)
 
-    def places(self, now: int) -> int:
-        """How many more may be sent now; while it is held one at a time, to see whether it is back."""
+    def places(self, now: int, crew: Crew = ALONE) -> int:
+        """How many more one of this crew may send now; while it is held one at a time, to see whether it is back."""
         if self.paused or self.rests(now):
             return 0
-        most = 1 if self.held else self.operator.concurrency
+        most = 1 if self.held else crew.share(self.operator.concurrency)
         return max(0, most - self.in_flight)
+
+    def begin(self, now: int) -> None:
+        """One more is under way."""
+        if not self.in_flight:
+            self.moved_at = now
+        self.in_flight += 1
+
+    def end(self, outcome: Outcome) -> None:
+        """One of those under way is over."""
+        self.in_flight -= 1
+        self.proven = True
+        self.moved_at, self.pace = outcome.ended_at, outcome.ended_at - outcome.started_at
+
+    def slow(self, now: int) -> bool:
+        """Its latest answer took long, or none has come for long, or none at all."""
+        return not self.proven or self.pace > SLOW or (self.in_flight > 0 and now - self.moved_at > SLOW)
 
     def rests(self, now: int) -> bool:
         """True where the next one is not to be tried yet; a clock that was set back makes nobody wait longer."""
@@ -72,6 +100,7 @@ class Lane:
         """New settings, for attempts that begin from now on; what is under way ends with those it began with."""
         self.operator, self.seal, self.transport, self.grant = fresh.operator, fresh.seal, fresh.transport, fresh.grant
         self.key_version = fresh.key_version
+        self.forms = {}
 
     def stand(self, standing: Standing) -> bool:
         """As the database has it: paused or held by whomever. True where it is held and has no breaker any more."""

@@ -20,32 +20,43 @@ class SealError(DispatcherError):
 
 
 class Seal:
-    """Seals and opens text with one operator's key. Holds one key schedule; each message gets its own context."""
+    """Seals and opens text with one operator's key. Holds one key schedule. For one thread at a time."""
 
     def __init__(self, reading: CryptoReading) -> None:
         self._reading = reading
         self._algorithm = AES(reading.key)
-        self._cipher = None if reading.iv is None else Cipher(self._algorithm, CBC(reading.iv))
+        self._last = bytes(BLOCK)
+        self._encryptor = Cipher(self._algorithm, CBC(self._last)).encryptor()
 
     def seal(self, plaintext: bytes) -> str:
         """Pad, encrypt, encode. With an IV per message the result is the encoding of iv‖ciphertext."""
-        iv = b""
-        cipher = self._cipher
-        if cipher is None:
-            iv = os.urandom(BLOCK)
-            cipher = Cipher(self._algorithm, CBC(iv))
-        encryptor = cipher.encryptor()
-        ciphertext = encryptor.update(self._pad(plaintext)) + encryptor.finalize()
-        return _encode(iv + ciphertext, self._reading.output)
+        fixed = self._reading.iv
+        if fixed is not None:
+            return _encode(self._encrypt(self._pad(plaintext), fixed), self._reading.output)
+        iv = os.urandom(BLOCK)
+        return _encode(iv + self._encrypt(self._pad(plaintext), iv), self._reading.output)
+
+    def _encrypt(self, padded: bytes, iv: bytes) -> bytes:
+        """CBC with this IV, by the one context: to make a new one would cost as much as all the rest of a message.
+
+        CBC adds (xor) to each block the ciphertext before it. The context adds to the first block of this message the
+        last one that it wrote; that, added here as well, cancels out, and what remains is the IV.
+        """
+        if not padded:
+            return b""
+        first = int.from_bytes(padded[:BLOCK], "big") ^ int.from_bytes(self._last, "big") ^ int.from_bytes(iv, "big")
+        written = self._encryptor.update(first.to_bytes(BLOCK, "big") + padded[BLOCK:])
+        self._last = written[-BLOCK:]
+        return written
 
     def open(self, text: str) -> bytes:
         """The plaintext. Raises SealError without saying which step failed: the text comes from outside."""
         try:
             raw = _decode(text, self._reading.output)
-            cipher = self._cipher
-            if cipher is None:
-                cipher, raw = Cipher(self._algorithm, CBC(raw[:BLOCK])), raw[BLOCK:]
-            return self._unpad(_finish(cipher.decryptor(), raw))
+            iv = self._reading.iv
+            if iv is None:
+                iv, raw = raw[:BLOCK], raw[BLOCK:]
+            return self._unpad(_finish(Cipher(self._algorithm, CBC(iv)).decryptor(), raw))
         except ValueError:
             raise SealError("the data can't be decrypted with this key, IV and these settings") from None
 

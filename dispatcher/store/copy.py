@@ -18,7 +18,7 @@ from dispatcher.place import Place
 from dispatcher.store import tally
 from dispatcher.store.engine import Database, reach
 from dispatcher.store.mark import Mark, State, clear_mark, passing, set_mark
-from dispatcher.store.quiet import identity, quiet
+from dispatcher.store.quiet import identity, moving, refuse_live
 from dispatcher.store.schema import deliveries
 from dispatcher.store.tally import Tally
 from dispatcher.store.transfer import (
@@ -66,7 +66,7 @@ def copy(source: Database, target: Database, now: int, tell: Tell) -> Copied:
     """The target holds what the source held, and the source has left. Raises Refused, StoreUnavailable, Different."""
     if identity(source) == identity(target):
         raise Refused(f"{source.place} and {target.place} are one database; name another")
-    with quiet(source), quiet(target):
+    with moving(source), moving(target):
         mark = _begin(source, target, now)
         if mark.state is State.LEFT and _mark(target) is None:
             return Copied(mark.copy, True, _whole_tally(target))
@@ -83,7 +83,7 @@ def copy(source: Database, target: Database, now: int, tell: Tell) -> Copied:
 
 def abandon(source: Database) -> Mark:
     """The source is as if nobody had begun to copy it; returns the mark that it had. What is in the target stays."""
-    with quiet(source), source.writing() as connection:
+    with moving(source), source.writing() as connection:
         mark = source.look(connection).mark
         if mark is None or mark.state is not State.LEAVING:
             told = mark.told(source.place) if mark else f"the database {source.place} is not being copied"
@@ -134,11 +134,14 @@ def _mark_both(source: Database, target: Database, there: Mark | None, now: int)
     with target.writing() as connection:
         set_mark(connection, target.place, Mark(mark.copy, State.ARRIVING, str(source.place), now))
         # Looked at now that nobody can add any more.
+        refuse_live(connection, target.place)
         if tables := filled(connection):
             told = there.told(target.place) if there else f"the database {target.place} has rows in {', '.join(tables)}"
             raise Refused(f"{told}; a copy goes into an empty database: name another")
     with source.writing() as connection:
         set_mark(connection, source.place, mark)
+        # One that has begun since we looked; from here on none can.
+        refuse_live(connection, source.place)
     return mark
 
 

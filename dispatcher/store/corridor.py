@@ -1,8 +1,8 @@
-"""The statements of a delivery's life: accept, survey, turn (settle and claim), stranded. Synchronous."""
+"""The statements of a delivery's life: accept, survey, turn (settle and claim), adopt. Synchronous."""
 
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -12,14 +12,15 @@ from sqlalchemy import Connection, select
 
 from dispatcher.errors import Contended, StoreUnavailable
 from dispatcher.events import Event
-from dispatcher.policy import Claim, Outcome, Status, Verb, Verdict
+from dispatcher.policy import Claim, Outcome, Verb, Verdict
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database
-from dispatcher.store.insertion import insert_new
+from dispatcher.store.insertion import insert_attempts, insert_new
 from dispatcher.store.line import Line, advance, hold
 from dispatcher.store.operators import latest_revision
 from dispatcher.store.schema import deliveries
-from dispatcher.store.statements import DECIDED, DUE, MOVE, RECORD, STRANDED, SURVEY, TAKE, TAKEN
+from dispatcher.store.statements import ADOPT, DECIDED, DELIVER, DUE, LOST, MOVE, RECORD, SURVEY, TAKE, TAKEN
+from dispatcher.store.workers import appear
 
 SNIPPET_BYTES = 1_024
 
@@ -51,8 +52,8 @@ class Settlement(NamedTuple):
         return self.verdict.verb is Verb.DELIVER or (self.verdict.verb is Verb.BURY and not self.blocks)
 
 
-class Stranded(NamedTuple):
-    """A claim that nobody in this process holds, with the time it was made (µs)."""
+class Adopted(NamedTuple):
+    """A claim that somebody has left behind, now ours, with the time it was made (µs)."""
 
     claim: Claim
     claimed_at: int
@@ -76,6 +77,10 @@ class Survey(NamedTuple):
     revision: int
 
 
+class _TakenAway(Exception):
+    """A claim among those to be settled is not ours any more."""
+
+
 _d = deliveries.c
 # How often a batch is begun again because another process hands in the same events at the same moment.
 _TRIES = 5
@@ -92,39 +97,34 @@ def accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]:
 
 
 def _accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]:
-    rows = [_row(event, now) for event in events]
     with suppress(Contended), database.writing() as connection:
-        _insert(connection, rows)
-        return [Fate.ACCEPTED] * len(rows)
+        _insert(connection, events, now)
+        return [Fate.ACCEPTED] * len(events)
     # Some were there already. Nothing tells which, so the batch is looked at row by row.
     with database.writing() as connection:
-        return _accept_known(connection, events, rows)
+        return _accept_known(connection, events, now)
 
 
-def _row(event: Event, now: int) -> dict[str, Any]:
-    return {**event._asdict(), "status": Status.PENDING, "accepted_at": now, "due_at": now}
-
-
-def _insert(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    """All of the rows. Raises Contended where one of them is known already: none may stay then."""
-    hold(connection, {(row["operator"], row["sequence"]) for row in rows if row["sequence"] is not None})
-    if insert_new(connection, rows) < len(rows):
+def _insert(connection: Connection, events: Sequence[Event], now: int) -> None:
+    """All of them. Raises Contended where one of them is known already: none may stay then."""
+    hold(connection, {(event.operator, event.sequence) for event in events if event.sequence is not None})
+    if insert_new(connection, events, now) < len(events):
         raise Contended("some of these events are known, or are being handed in by another process; try again")
 
 
-def _accept_known(connection: Connection, events: Sequence[Event], rows: list[dict[str, Any]]) -> list[Fate]:
+def _accept_known(connection: Connection, events: Sequence[Event], now: int) -> list[Fate]:
     known = _known(connection, events)
     fates, fresh = [], []
-    for event, row in zip(events, rows, strict=True):
+    for event in events:
         identity = event[:3]
         if identity not in known:
             known[identity] = event.digest
-            fresh.append(row)
+            fresh.append(event)
             fates.append(Fate.ACCEPTED)
         else:
             fates.append(Fate.DUPLICATE if known[identity] == event.digest else Fate.CONFLICT)
     if fresh:
-        _insert(connection, fresh)
+        _insert(connection, fresh, now)
     return fates
 
 
@@ -158,13 +158,10 @@ def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, in
     # A fresh token for each turn: no two claims of one delivery ever share theirs.
     token, again = database.in_doubt or secrets.randbits(63), database.in_doubt is not None
     try:
-        with database.writing() as connection:
-            left = _left(done)
-            hold(connection, left)
-            late = _settle(connection, done, now) if done else []
-            freed = advance(connection, left)
-            found = [_as_claim(row, row[8], token) for row in _rows(connection, TAKEN, token=token)] if again else []
-            turned = Turned(found or _claim(connection, wanted, now, token), late, freed)
+        try:
+            turned = _turn(database, done, _settle_ours, wanted, now, token, again=again)
+        except _TakenAway:
+            turned = _turn(database, done, _settle_any, wanted, now, token, again=again)
     except StoreUnavailable:
         database.in_doubt = token
         raise
@@ -172,12 +169,32 @@ def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, in
     return turned
 
 
+def _turn(
+    database: Database,
+    done: Sequence[Settlement],
+    settle: Callable[[Connection, Sequence[Settlement], int], list[Settlement]],
+    wanted: Mapping[str, int],
+    now: int,
+    token: int,
+    *,
+    again: bool,
+) -> Turned:
+    with database.writing() as connection:
+        left = _left(done)
+        hold(connection, left)
+        late = settle(connection, done, now) if done else []
+        freed = advance(connection, left)
+        taken = _rows(connection, TAKEN, worker=database.worker, token=token) if again else []
+        found = [_as_claim(row, row[8], token) for row in taken]
+        return Turned(found or _claim(connection, wanted, now, token, database), late, freed)
+
+
 def _left(done: Sequence[Settlement]) -> set[Line]:
     """The lines that may go on."""
     return {(one.claim.operator, one.claim.sequence) for one in done if one.claim.sequence is not None and one.ends}
 
 
-def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: int) -> list[Claim]:
+def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: int, database: Database) -> list[Claim]:
     claims = [
         _as_claim(row, row[8] + 1, token)
         for operator, most in wanted.items()
@@ -185,7 +202,11 @@ def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: i
     ]
     if claims:
         ids = _json([claim.id for claim in claims])
-        connection.execute(TAKE.on(connection), {"ids": ids, "token": token, "now": now})
+        values = {"ids": ids, "worker": database.worker, "token": token, "now": now}
+        if connection.execute(TAKE.on(connection), values).rowcount < len(claims):
+            # We were taken for dead, or are new.
+            appear(connection, database)
+            connection.execute(TAKE.on(connection), values)
     return claims
 
 
@@ -205,7 +226,27 @@ def _json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _settle(connection: Connection, done: Sequence[Settlement], now: int) -> list[Settlement]:
+def _settle_ours(connection: Connection, done: Sequence[Settlement], now: int) -> list[Settlement]:
+    """Move the deliveries and record their attempts; none is late. Raises _TakenAway where one is not ours any more."""
+    delivered: dict[int, list[int]] = defaultdict(list)
+    others = []
+    for one in done:
+        if one.verdict.verb is Verb.DELIVER:
+            delivered[one.claim.token].append(one.claim.id)
+        else:
+            others.append(_settled(one, now))
+    moved = 0
+    for token, ids in delivered.items():
+        moved += connection.execute(DELIVER.on(connection), {"token": token, "ids": _json(ids), "now": now}).rowcount
+    if others:
+        moved += connection.execute(MOVE.on(connection), {"rows": _json(others)}).rowcount
+    if moved < len(done):
+        raise _TakenAway
+    insert_attempts(connection, [_attempt(one) for one in done if one.verdict.verb is not Verb.PUT_OFF])
+    return []
+
+
+def _settle_any(connection: Connection, done: Sequence[Settlement], now: int) -> list[Settlement]:
     """Record every attempt, move the deliveries that are still ours; returns the settlements that were late."""
     rows = {"rows": _json([_settled(settlement, now) for settlement in done])}
     connection.execute(RECORD.on(connection), rows)
@@ -223,25 +264,37 @@ def _made(one: Settlement) -> tuple[object, ...]:
     return (claim.id, claim.attempt, outcome.started_at, outcome.duration, outcome.http_status, verdict.reason)
 
 
-def _settled(settlement: Settlement, now: int) -> list[object]:
-    """One settlement as RECORD and MOVE read it: the values of SETTLED, in its order."""
+def _attempt(settlement: Settlement) -> list[Any]:
+    """One attempt as `insert_attempts` takes it."""
     claim, outcome, verdict, _ = settlement
     reason = verdict.reason
-    doubtful = reason is not None and reason.ambiguous
     return [
         claim.id,
-        claim.token,
         claim.attempt,
+        False,
         claim.trigger,
         outcome.started_at,
         outcome.duration,
         outcome.http_status,
         _harmless(verdict.code),
         reason,
-        doubtful,
+        reason is not None and reason.ambiguous,
         outcome.key_version,
-        _harmless(outcome.body[:SNIPPET_BYTES].decode("utf-8", "replace") or None),
+        _harmless(outcome.body[:SNIPPET_BYTES].decode("utf-8", "replace")),
         _harmless(outcome.detail or verdict.words),
+    ]
+
+
+def _settled(settlement: Settlement, now: int) -> list[Any]:
+    """One settlement as RECORD and MOVE read it: the values of SETTLED, in its order."""
+    claim, _, verdict, _ = settlement
+    id_, n, _, *recorded = _attempt(settlement)
+    doubtful = verdict.reason is not None and verdict.reason.ambiguous
+    return [
+        id_,
+        claim.token,
+        n,
+        *recorded,
         verdict.status,
         verdict.due_at,
         now if verdict.due_at is None else None,
@@ -256,12 +309,26 @@ def _settled(settlement: Settlement, now: int) -> list[object]:
 
 def _harmless(text: str | None) -> str | None:
     """What every store can hold: no half characters, and no NUL, behind which an answer could hide its end."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:SNIPPET_BYTES] if text else None
+    if not text:
+        return None
+    whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return whole.replace("\0", "\ufffd")[:SNIPPET_BYTES]
 
 
-def stranded(database: Database, before: int, held: Collection[tuple[int, int]]) -> list[Stranded]:
-    """Claims made at or before `before` (µs) whose (id, token) is not in `held`: their holder is gone."""
+def adopt(database: Database, before: int, held: Collection[tuple[int, int]], token: int) -> list[Adopted]:
+    """Takes over, under this token, what was left behind: claims whose worker is gone, and our own that are lost to us:
+
+    made at or before `before` (µs), and their (id, token) not in `held`. Asked again with the same token, it gives what
+    it has adopted already: so whoever does not know whether the commit was made asks again. If the power goes after it,
+    they are ours, and left behind once more.
+    """
+    worker = database.worker
     with database.reading() as connection:
-        rows = _rows(connection, STRANDED, before=before)
-    claims = [Stranded(_as_claim(row, row[8], row[14]), row[12]) for row in rows]
-    return [one for one in claims if (one.claim.id, one.claim.token) not in held]
+        rows = _rows(connection, LOST, worker=worker, before=before, token=token)
+    lost = {row[0]: row for row in rows if (row[0], row[14]) not in held}
+    if not lost:
+        return []
+    with database.writing() as connection:
+        values = {"lost": _json([(row[0], row[14]) for row in lost.values()]), "worker": worker, "token": token}
+        ids = list(connection.scalars(ADOPT.on(connection), values))
+    return [Adopted(_as_claim(lost[id_], lost[id_][8], token), lost[id_][12]) for id_ in ids]

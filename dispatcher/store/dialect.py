@@ -1,7 +1,6 @@
 """The few words in which SQLite and PostgreSQL differ; every statement is written once, around them."""
 
-from collections.abc import Callable, Iterable
-from enum import IntEnum
+from collections.abc import Callable
 from typing import NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
@@ -20,6 +19,8 @@ class Dialect(NamedTuple):
     values: str
     # Behind a SELECT: its rows are ours until the commit, and another's are passed over.
     ours: str
+    # The database's own clock, µs since 1970: it goes on within a transaction.
+    clock: str
 
 
 SQLITE = Dialect(
@@ -30,6 +31,7 @@ SQLITE = Dialect(
     every="json_group_array({})",
     values="json_array({})",
     ours="",
+    clock="CAST((julianday('now') - 2440587.5) * 86400000000 AS integer)",
 )
 POSTGRESQL = Dialect(
     name="postgresql",
@@ -39,6 +41,7 @@ POSTGRESQL = Dialect(
     every="CAST(coalesce(json_agg({}), '[]') AS text)",
     values="json_build_array({})",
     ours="FOR UPDATE SKIP LOCKED",
+    clock="CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)",
 )
 _DIALECTS = {its.name: its for its in (SQLITE, POSTGRESQL)}
 
@@ -61,23 +64,3 @@ def column(position: int, kind: str = "text") -> str:
     """The value at this position of a row of `each`, as a column of this type."""
     value = f"r.value->>{position}"
     return value if kind == "text" else f"CAST({value} AS {kind})"
-
-
-class Alone(IntEnum):
-    """What transactions may do only one after the other. The numbers are one half of PostgreSQL's advisory locks."""
-
-    WORK = 0x64697301
-    MAKE = 0x64697302
-    OPERATORS = 0x64697303
-    LINES = 0x64697304
-    MOVE = 0x64697310
-
-
-_ALONE = text("SELECT pg_advisory_xact_lock(:about, one) FROM unnest(CAST(:keys AS integer[])) AS one")
-
-
-def alone(connection: Connection, about: Alone, keys: Iterable[int] = (0,)) -> None:
-    """Until this transaction ends no other one is here with the same keys. On SQLite none is anyway."""
-    if connection.dialect.name == "postgresql":
-        # In order, so that no two wait for one another.
-        connection.execute(_ALONE, {"about": int(about), "keys": sorted(set(keys))})

@@ -1,7 +1,10 @@
-"""Opening the store, whichever it is: transactions on it, the bell that wakes its worker, and the worker's post."""
+"""Opening the store, whichever it is: transactions on it, its clock, and the bell that wakes its workers."""
 
+import os
+import secrets
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -9,36 +12,49 @@ from typing import Protocol
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from dispatcher.errors import NotMade, Refused, StoreUnavailable
+from dispatcher.clock import CarriedClock, Clock, WallClock
+from dispatcher.errors import Contended, NotMade, Refused, StoreUnavailable
 from dispatcher.place import Place, Server
 from dispatcher.store import sqlite
+from dispatcher.store.dialect import Spelled
 from dispatcher.store.mark import Mark, refusal
 from dispatcher.store.version import Found, admit_work
 
 
-class Post(Protocol):
-    """The post of a database's one worker: whoever holds it is alone there, and hears the bell."""
+class Bell(Protocol):
+    """Whoever commits new work rings; an idle worker hears it at once.
 
-    def take(self) -> None:
-        """Raises Refused where another process holds it, StoreUnavailable where nobody can."""
+    Losing a ring loses nothing: the row is there, and a worker also looks by itself every few seconds.
+    """
 
-    def listen(self) -> int:
-        """A file descriptor that turns readable on a ring. Raises Refused, and StoreUnavailable."""
+    def ring(self) -> None:
+        """Raises nothing: what was committed stands, whoever hears of it."""
+
+    def listen(self) -> int | None:
+        """A file descriptor that turns readable on a ring; None where rings can't be heard.
+
+        Raises Refused, and StoreUnavailable.
+        """
 
     def heard(self) -> bool:
-        """Empties the descriptor. False where the post is lost: it must be taken again, and listened at again."""
+        """Empties the descriptor. False where it is of no use any more: listen again."""
 
     def deafen(self) -> None:
         """Nobody listens any more."""
 
-    def leave(self) -> None:
-        """Somebody else may take it."""
+
+_CLOCK = Spelled(lambda its: f"SELECT {its.clock}")
 
 
 class Database:
-    """One store, opened. `reading` and `writing` give transactions; errors come as StoreUnavailable."""
+    """One store, opened. `reading` and `writing` give transactions; errors come as StoreUnavailable.
+
+    `worker` is the number under which this process claims here, another one at each opening; the name is for people.
+    """
 
     def __init__(self, place: Place, engine: Engine, kind: ModuleType) -> None:
+        self.worker = secrets.randbits(63)
+        self.worker_name = f"process {os.getpid()} on {socket.gethostname()}"
         self.place = place
         self.engine = engine
         # The token of a turn of which nobody knows whether its commit was made.
@@ -48,6 +64,9 @@ class Database:
         self._kind = kind
         # What it said of itself when it was opened.
         self.mark: Mark | None = None
+        self.bell: Bell = kind.bell(place, engine, self.translated)
+        self._clock = CarriedClock()
+        self._lock = sqlite.WorkerLock(place) if isinstance(place, Path) else None
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -74,28 +93,34 @@ class Database:
                 raise
             raise type(weather)(f"the database {self.place} can't be used: {weather}") from error
 
-    def ring(self) -> None:
-        """There is new work, and it is committed: an idle worker hears it at once.
-
-        Losing a ring loses nothing: the row is there, and the worker also looks by itself every few seconds.
-        """
+    def clock(self) -> Clock:
+        """The clock by which everything here is timed: the server's, where there is one. Raises StoreUnavailable."""
         if isinstance(self.place, Path):
-            sqlite.Bell(self.place).ring()
-            return
-        from dispatcher.store import postgresql
+            return WallClock()
+        if not self._clock.is_set:
+            with self.reading() as connection, self.timed() as heard:
+                heard(connection.execute(_CLOCK.on(connection)).scalar_one())
+        return self._clock
 
-        with suppress(StoreUnavailable), self.writing() as connection:
-            postgresql.ring(connection)
+    @contextmanager
+    def timed(self) -> Iterator[Callable[[int], None]]:
+        """Around a statement that reads the database's clock: call what it gives with the reading (µs)."""
+        asked = self._clock.ticks()
+        yield lambda reading: self._clock.heard(reading, asked)
 
-    def post(self) -> Post:
-        """Raises Refused for a store that is being copied: it has no worker until that is done."""
+    def occupy(self) -> None:
+        """A worker works here, until `close`; a file has one. Raises Refused where there is another.
+
+        Raises Refused for a store that is being copied, too, and StoreUnavailable where nobody can.
+        """
         if self.mark is not None:
             raise Refused(self.mark.told(self.place))
-        if isinstance(self.place, Path):
-            return sqlite.FilePost(self.place)
-        from dispatcher.store import postgresql
+        if self._lock is not None:
+            self._lock.acquire()
 
-        return postgresql.ServerPost(self.engine, self.translated)
+    def ring(self) -> None:
+        """There is new work, and it is committed."""
+        self.bell.ring()
 
     def look(self, connection: Connection) -> Found:
         """What stands here, as this transaction sees it."""
@@ -103,9 +128,18 @@ class Database:
         return found
 
     def make(self) -> None:
-        """The tables, of this dispatcher's revision, where there are none."""
-        with self.writing() as connection:
-            self._kind.make_tables(connection, self.place)
+        """The tables, of this dispatcher's revision, where there are none. Raises Refused, and StoreUnavailable."""
+        try:
+            with self.writing() as connection:
+                self._kind.make_tables(connection, self.place)
+        except (DBAPIError, Contended) as error:
+            # Where another process makes them at the same moment, one of the two is told that they are there.
+            with self.reading() as connection:
+                if self.look(connection).revision is not None:
+                    return
+            if isinstance(error, ProgrammingError) and isinstance(self.place, Server):
+                raise Refused(f"no tables can be made in {self.place}: {self._kind.told(error)}") from None
+            raise
 
     def told(self, connection: Connection) -> tuple[str, str, int]:
         """Its kind, the version of that, and how many bytes it takes on the disk."""
@@ -113,6 +147,9 @@ class Database:
         return kind, version, self._kind.size(connection, self.place)
 
     def close(self) -> None:
+        self.bell.deafen()
+        if self._lock is not None:
+            self._lock.release()
         self.engine.dispose()
 
 

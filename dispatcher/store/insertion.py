@@ -1,17 +1,25 @@
-"""How new deliveries get into the table: by the driver's own loop on SQLite, as one JSON text on PostgreSQL."""
+"""How many rows get into a table at once: as parameters on SQLite, as one JSON text on PostgreSQL.
 
+Measured: PostgreSQL takes a JSON text in a quarter of the time that it takes as many parameters, SQLite the other way
+round. A row at a time would fight for Python's lock with the event loop.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, text
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from dispatcher.events import Event
+from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, column
 from dispatcher.store.line import BOUND, insert_in_line
-from dispatcher.store.schema import deliveries
 
-_AT_ONCE = sqlite_insert(deliveries).on_conflict_do_nothing()
 _IN_LINE = insert_in_line()
+# Rows in one statement on SQLite, which takes 32,766 parameters; a statement of each size is parsed once.
+_SIZES = (256, 64, 16, 4, 1)
 
 _TYPES = {"accepted_at": "bigint", "due_at": "bigint"}
 _read = {name: column(position, _TYPES.get(name, "text")) for position, name in enumerate(BOUND)}
@@ -37,14 +45,69 @@ _BATCH_IN_LINE = text(
 )
 
 
-def insert_new(connection: Connection, rows: list[dict[str, Any]]) -> int:
-    """How many of the rows are in the table now that were not. Where it is fewer than were given, take it back:
+def insert_new(connection: Connection, events: Sequence[Event], now: int) -> int:
+    """How many of the events are in the table now, due at once, that were not. Where it is fewer, take it back:
 
     on PostgreSQL whoever stood behind one that was not inserted may be parked behind nobody.
     """
     # Standing in line costs a look-up a row, which only those pay who are in one.
-    ordered = any(row["sequence"] is not None for row in rows)
+    ordered = any(event.sequence is not None for event in events)
+    rest = (Status.PENDING, now, now)
     if connection.dialect.name == "sqlite":
-        return connection.execute(_IN_LINE if ordered else _AT_ONCE, rows).rowcount
-    listed = [[row[name].hex() if name == "digest" else row[name] for name in BOUND] for row in rows]
+        if ordered:
+            rows = [dict(zip(BOUND, (*event, *rest), strict=True)) for event in events]
+            return connection.execute(_IN_LINE, rows).rowcount
+        return _insert(connection, "deliveries", BOUND, [(*event, *rest) for event in events])
+    at = Event._fields.index("digest")
+    listed = [(*event[:at], event.digest.hex(), *event[at + 1 :], *rest) for event in events]
     return connection.execute(_BATCH_IN_LINE if ordered else _BATCH, {"rows": orjson.dumps(listed).decode()}).rowcount
+
+
+# What an attempt is on its way to the store: a list, in this order, since names would cost a third more.
+_ATTEMPT = {
+    "delivery_id": "bigint",
+    "n": "integer",
+    "late": "boolean",
+    "trigger": "text",
+    "started_at": "bigint",
+    "duration": "bigint",
+    "http_status": "integer",
+    "code": "text",
+    "reason": "text",
+    "ambiguous": "boolean",
+    "key_version": "integer",
+    "response": "text",
+    "detail": "text",
+}
+_ATTEMPTS = text(
+    f"""
+    INSERT INTO attempts ({", ".join(f'"{name}"' for name in _ATTEMPT)})
+    SELECT {", ".join(column(position, kind) for position, kind in enumerate(_ATTEMPT.values()))}
+    FROM {POSTGRESQL.each.format("rows")} ON CONFLICT DO NOTHING
+    """
+)
+
+
+def insert_attempts(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+    if connection.dialect.name == "sqlite":
+        _insert(connection, "attempts", tuple(_ATTEMPT), rows)
+    else:
+        connection.execute(_ATTEMPTS, {"rows": orjson.dumps(rows).decode()})
+
+
+def _insert(connection: Connection, table: str, names: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> int:
+    """How many of the rows are new."""
+    fresh, start = 0, 0
+    for size in _SIZES:
+        while len(rows) - start >= size:
+            values = tuple(chain.from_iterable(rows[start : start + size]))
+            fresh += connection.exec_driver_sql(_statement(table, names, size), values).rowcount
+            start += size
+    return fresh
+
+
+@cache
+def _statement(table: str, names: tuple[str, ...], rows: int) -> str:
+    row = f"({', '.join('?' * len(names))})"
+    columns = ", ".join(f'"{name}"' for name in names)
+    return f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * rows)} ON CONFLICT DO NOTHING"

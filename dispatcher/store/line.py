@@ -24,9 +24,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from dispatcher.events import Event
 from dispatcher.policy import Status
-from dispatcher.store.dialect import Alone, Dialect, Spelled, alone, column, words_of
+from dispatcher.store.dialect import Dialect, Spelled, column, words_of
 from dispatcher.store.engine import Database
+from dispatcher.store.locks import LINES, Alone, alone
 from dispatcher.store.schema import deliveries
 
 _PAGE = 1_000
@@ -34,7 +36,8 @@ _PAGE = 1_000
 # An operator, and what those in the line share.
 Line = tuple[str, str]
 
-BOUND = ("operator", "type", "key", "uid", "body", "digest", "bearer", "sequence", "status", "accepted_at", "due_at")
+# The values of a new delivery: its event's, in their order, and where it stands.
+BOUND = (*Event._fields, "status", "accepted_at", "due_at")
 
 
 # Whether a delivery must wait: for one that is under way, or will be again; for a dead one only where that was accepted
@@ -67,8 +70,6 @@ _ADVANCE = Spelled(
     """
     )
 )
-# So many locks at most in one transaction, however many lines it has to do with.
-_LOCKS = 64
 
 
 def hold(connection: Connection, lines: Collection[Line]) -> None:
@@ -77,7 +78,7 @@ def hold(connection: Connection, lines: Collection[Line]) -> None:
     Without it an event could be parked behind the one that leaves at this moment, and nobody would call it.
     """
     if lines:
-        alone(connection, Alone.LINES, (crc32("\0".join(line).encode()) % _LOCKS for line in lines))
+        alone(connection, Alone.LINES, (crc32("\0".join(line).encode()) % LINES for line in lines))
 
 
 def insert_in_line() -> Insert:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from dispatcher.errors import Refused
 from dispatcher.place import Place
-from dispatcher.store.schema import metadata
+from dispatcher.store.schema import locks, metadata, workers
 
 
 class State(StrEnum):
@@ -45,8 +45,12 @@ _TOLD = {
     " `dispatcher db copy` there",
 }
 _CHANGES = ("INSERT", "UPDATE", "DELETE")
+# No worker can begin, or go on; it may leave.
+_NO_WORKER = {workers.name: ("INSERT", "UPDATE")}
 # The tables that are copied page by page: what is there once stays so while the store leaves.
-_LEAVING = {"deliveries": ("UPDATE", "DELETE"), "attempts": _CHANGES, "actions": _CHANGES}
+_LEAVING = {"deliveries": ("UPDATE", "DELETE"), "attempts": _CHANGES, "actions": _CHANGES} | _NO_WORKER
+# The rows of `locks` never change; a copy holds one of them itself.
+_STILL = {name: _CHANGES for name in metadata.tables if name != locks.name} | _NO_WORKER
 
 MARKS = Table(
     "dispatcher_copy",
@@ -96,8 +100,7 @@ def set_mark(connection: Connection, place: Place, mark: Mark) -> None:
         connection.execute(insert(MARKS).values(**values))
         if on_server:
             connection.execute(_FUNCTION)
-    tables = _LEAVING if mark.state is State.LEAVING else dict.fromkeys(metadata.tables, _CHANGES)
-    for table, changes in tables.items():
+    for table, changes in (_LEAVING if mark.state is State.LEAVING else _STILL).items():
         if on_server:
             _fence_on_server(connection, mark.state, table, changes)
         else:

@@ -11,7 +11,6 @@ from sqlalchemy import Connection, text
 
 from dispatcher.errors import Refused
 from dispatcher.place import Place
-from dispatcher.store.dialect import Alone, alone
 from dispatcher.store.engine import Database, open_database, reach
 from dispatcher.store.quiet import at_work, quiet
 from dispatcher.store.schema import REVISION
@@ -57,7 +56,9 @@ def _check(place: Place, found: Found) -> None:
 
 def _upgrade(database: Database) -> str | None:
     with _changing(database) as connection:
-        alone(connection, Alone.MAKE)
+        if connection.dialect.name == "postgresql":
+            # Of two that bring it up one waits here for the other, and finds it done.
+            connection.execute(text("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE"))
         before = database.look(connection)
         if not before.stamped:
             stamp(connection, FIRST)

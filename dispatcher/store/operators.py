@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, case, func, insert, select, update
 
-from dispatcher.store.dialect import Alone, alone
 from dispatcher.store.engine import Database
+from dispatcher.store.locks import Alone, alone
 from dispatcher.store.schema import deliveries, key_versions, operator_actions, operators
 
 _o = operators.c

@@ -1,7 +1,6 @@
-"""The PostgreSQL database: how it is reached, what is weather there, who may work on it, how its worker is woken."""
+"""The PostgreSQL database: how it is reached, what is weather there, how its workers are woken."""
 
-import os
-import socket
+import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import cast
@@ -9,11 +8,11 @@ from typing import cast
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from dispatcher.errors import Contended, Refused, StoreUnavailable
 from dispatcher.place import Server
-from dispatcher.store.dialect import Alone, alone
+from dispatcher.store.locks import make_locks
 from dispatcher.store.mark import MARKS, READ_MARK, mark_of
 from dispatcher.store.schema import metadata
 from dispatcher.store.version import FIRST, READ_REVISION, REVISIONS, Found, is_ours, of_number, stamp
@@ -27,7 +26,6 @@ READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # locks; and serialization and deadlock, which trying again mends at once.
 _WEATHER = ("08", "28", "3D", "53", "57", "58", "XX001", "XX002", "25006", "42501", "55")
 _CONTENDED = ("40001", "40P01")
-_LOCK_NOT_AVAILABLE = "55P03"
 
 # The table that had a store's number before there were revisions.
 _NUMBER = "dispatcher_schema"
@@ -54,14 +52,23 @@ def open_engine(place: Server, patience: float) -> Engine:
         "application_name": "dispatcher",
         "connect_timeout": max(2, round(patience)),
         # A server that is gone without a word is noticed while something is under way, and while nothing is.
-        "tcp_user_timeout": 10_000,
-        "keepalives_idle": 30,
-        "keepalives_interval": 5,
+        # A worker that notices it long after the others comes back so late that they take it for dead.
+        "tcp_user_timeout": 4_000,
+        "keepalives_idle": 2,
+        "keepalives_interval": 1,
         "keepalives_count": 3,
     }
+    hosts = url.query.get("host", ())
+    if "," in hosts if isinstance(hosts, str) else len(hosts) > 1:
+        # Of several servers the one that takes something; that can change.
+        given["target_session_attrs"] = "read-write"
     arguments = {name: value for name, value in given.items() if name not in url.query}
-    # An error's text would show the parameters: events, players' tokens.
-    engine = create_engine(url, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True)
+    try:
+        # An error's text would show the parameters: events, players' tokens.
+        engine = create_engine(url, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True)
+    except (ArgumentError, ValueError):
+        mend = "write several servers as host=a:5432&host=b:5432"
+        raise Refused(f"the database {place} can't be opened: its servers can't be read; {mend}") from None
 
     @event.listens_for(engine, "connect")
     def _settings(connection: psycopg.Connection, _record: object) -> None:
@@ -111,12 +118,12 @@ def found(connection: Connection, place: Server) -> Found:
     return Found(revision, mark=mark_of(tuple(mark)) if mark else None)
 
 
-def make_tables(connection: Connection, place: Server) -> None:
-    """All of them or none; another process that makes them at this moment has been waited for."""
-    alone(connection, Alone.MAKE)
-    if found(connection, place).revision is None:
-        metadata.create_all(connection)
-        stamp(connection)
+def make_tables(connection: Connection, _place: Server) -> None:
+    """All of them or none. Raises whatever the server says where another process makes them at this moment."""
+    # First, so that of two that make them one waits here for the other.
+    stamp(connection)
+    metadata.create_all(connection)
+    make_locks(connection)
 
 
 def kind_and_version(connection: Connection) -> tuple[str, str]:
@@ -130,100 +137,79 @@ def size(connection: Connection, _place: Server) -> int:
     return int(connection.execute(wanted, {"tables": list(metadata.tables)}).scalar_one())
 
 
-_CHANNEL = "dispatcher"
+CHANNEL = "dispatcher"
+LISTEN = f"LISTEN {CHANNEL}"
+# For a ring of our own to come back, once we listen.
+PROOF_SECONDS = 1.0
 
 
-def ring(connection: Connection) -> None:
-    connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")
-
-
-class ServerPost:
-    """The post of a database's one worker: a session of its own, which holds a lock and hears the bell.
-
-    The server lets go of the lock when the session ends, however it ends; then the post is lost, and `heard` says so.
-    """
-
-    _LOCK = text("SELECT pg_advisory_lock(:work, hashtext(current_schema()))")
-    _HOLDER = text(
-        """
-        SELECT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-        WHERE l.locktype = 'advisory' AND l.granted AND l.database = a.datid AND l.objsubid = 2
-          AND l.classid = CAST(:work AS oid)
-          AND l.objid = CAST(CAST(hashtext(current_schema()) AS bigint) & 4294967295 AS oid)
-        """
-    )
+class ServerBell:
+    """NOTIFY rings it; a session of its own hears it."""
 
     def __init__(self, engine: Engine, translated: Callable[[], AbstractContextManager[None]]) -> None:
-        self._engine = engine
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._translated = translated
         self._session: Connection | None = None
-        # The number that the server had for our last session.
-        self._last: int | None = None
-        # PostgreSQL keeps 63 bytes of it.
-        self._name = f"dispatcher: process {os.getpid()} on {socket.gethostname()}"[:63]
 
-    def take(self) -> None:
-        self.leave()
+    def ring(self) -> None:
+        with suppress(StoreUnavailable, DBAPIError):
+            self._ring("")
+
+    def _ring(self, word: str) -> None:
+        with self._translated(), self._engine.connect() as connection:
+            connection.exec_driver_sql(f"NOTIFY {CHANNEL}, '{word}'")
+
+    def listen(self) -> int | None:
+        self.deafen()
         with self._translated():
-            # A connection of our own, which goes back to no pool.
-            session = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            # It goes back to no pool.
+            session = self._engine.connect()
             session.detach()
-            try:
-                self._take(session)
-            except BaseException:
-                session.close()
-                raise
-        self._session = session
-        self._last = self._driver().info.backend_pid
-
-    def _take(self, session: Connection) -> None:
-        session.execute(text("SELECT set_config('application_name', :name, false)"), {"name": self._name})
         try:
-            # It waits for as long as lock_timeout says: one that was killed this moment may not be gone yet.
-            session.execute(self._LOCK, {"work": int(Alone.WORK)})
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
-                raise
-            self._refuse(session)
+            if self._hears(session):
+                self._session = session
+                return _driver(session).fileno()
+        except DBAPIError:
+            # Not every database that speaks PostgreSQL's protocol has LISTEN.
+            pass
+        finally:
+            if self._session is None:
+                session.close()
+        return None
 
-    def _refuse(self, session: Connection) -> None:
-        row = session.execute(self._HOLDER, {"work": int(Alone.WORK)}).first()
-        if row is not None and row.pid == self._last:
-            # A session of ours that the server has not noticed to be cut off.
-            session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": row.pid})
-            raise StoreUnavailable("the worker's lock is still held by a session of our own that was cut off")
-        holder = (row.application_name if row is not None else None) or "another process"
-        raise Refused(f"{holder} already runs a worker on this database; it has one worker: stop that one first")
-
-    def _driver(self) -> psycopg.Connection:
-        if self._session is None or self._session.closed:
-            raise StoreUnavailable("the worker's session is not open")
-        return cast(psycopg.Connection, self._session.connection.dbapi_connection)
-
-    def listen(self) -> int:
+    def _hears(self, session: Connection) -> bool:
+        """Rings through another session, as everybody does: a pooler in between may take LISTEN and keep what comes."""
         with self._translated():
-            driver = self._driver()
-            try:
-                driver.execute(f"LISTEN {_CHANNEL}")
-            except psycopg.Error as error:
-                raise StoreUnavailable(" ".join(str(error).split())) from None
-            return driver.fileno()
+            session.exec_driver_sql(LISTEN)
+            word = secrets.token_hex(8)
+            self._ring(word)
+        try:
+            return any(one.payload == word for one in _driver(session).notifies(timeout=PROOF_SECONDS))
+        except psycopg.Error as error:
+            raise StoreUnavailable(" ".join(str(error).split())) from None
 
     def heard(self) -> bool:
+        if self._session is None:
+            return False
         try:
-            connection = self._driver().pgconn
+            connection = _driver(self._session).pgconn
             connection.consume_input()
             while connection.notifies():
                 pass
-        except (psycopg.Error, StoreUnavailable):
+        except psycopg.Error:
             return False
         return True
 
     def deafen(self) -> None:
-        """The session goes on: it holds the lock."""
-
-    def leave(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             with suppress(DBAPIError, psycopg.Error):
                 session.close()
+
+
+def _driver(session: Connection) -> psycopg.Connection:
+    return cast(psycopg.Connection, session.connection.dbapi_connection)
+
+
+def bell(_place: Server, engine: Engine, translated: Callable[[], AbstractContextManager[None]]) -> ServerBell:
+    return ServerBell(engine, translated)

@@ -4,27 +4,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from dispatcher.errors import Refused
-from dispatcher.store.dialect import Alone
+from dispatcher.place import Place
+from dispatcher.store.dialect import POSTGRESQL
 from dispatcher.store.engine import Database
+from dispatcher.store.locks import Alone, is_free
 from dispatcher.store.sqlite import WorkerLock
+from dispatcher.store.version import FIRST
+from dispatcher.store.workers import LIMIT
 
-# A worker's session bears its name. One that holds the post of another schema works there.
-_AT_WORK = text(
+_AT_WORK = text(f"SELECT name FROM workers WHERE abs(seen_at - {POSTGRESQL.clock}) <= :limit ORDER BY name")
+# Stores of the first revision have one worker and no table of them: its session bears its name. One that holds the
+# lock of another schema works there.
+_AT_WORK_ON_THE_FIRST = text(
     """
     SELECT a.application_name FROM pg_stat_activity a
     WHERE a.datname = current_database() AND a.application_name LIKE 'dispatcher: process %' AND NOT EXISTS (
         SELECT 1 FROM pg_locks l
         WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.database = a.datid AND l.objsubid = 2
-          AND l.classid = CAST(:work AS oid)
+          AND l.classid = CAST(1684632321 AS oid)
           AND l.objid <> CAST(CAST(hashtext(current_schema()) AS bigint) & 4294967295 AS oid)
     )
     ORDER BY 1
     """
 )
-_HOLD = text("SELECT pg_try_advisory_lock(:about, hashtext(current_schema()))")
 
 _IDENTITY = text("SELECT concat_ws(' ', current_database(), current_schema(), pg_postmaster_start_time())")
 
@@ -34,47 +39,61 @@ def at_work(database: Database) -> list[str]:
     if isinstance(database.place, Path):
         return []
     with database.reading() as connection:
-        return list(connection.scalars(_AT_WORK, {"work": int(Alone.WORK)}))
+        if database.look(connection).revision == FIRST:
+            return list(connection.scalars(_AT_WORK_ON_THE_FIRST))
+        return _live(connection)
+
+
+def _live(connection: Connection) -> list[str]:
+    return list(connection.scalars(_AT_WORK, {"limit": LIMIT}))
+
+
+def refuse_live(connection: Connection, place: Place) -> None:
+    """Raises Refused where a worker of a server lives, as this transaction sees it."""
+    if connection.dialect.name == "postgresql":
+        _refuse(place, _live(connection))
+
+
+def _refuse(place: Place, live: list[str]) -> None:
+    if live:
+        raise Refused(f"the database {place} is worked on: {', '.join(live)}; stop that first")
 
 
 @contextmanager
 def quiet(database: Database, *, among_workers: bool = False) -> Iterator[None]:
-    """Nobody works here meanwhile: on a file no worker can begin; on a server none was there, nor another such command.
+    """Nobody works here: on a file no worker can begin meanwhile; on a server none was there when this began.
 
     Raises Refused where a worker is there; `among_workers` lets those of a server go on.
     """
-    if isinstance(database.place, Path):
-        lock = WorkerLock(database.place)
-        lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-        return
-    live = at_work(database)
-    if live and not among_workers:
-        raise Refused(f"the database {database.place} is worked on: {', '.join(live)}; stop that first")
-    with _held(database):
+    if not isinstance(database.place, Path):
+        if not among_workers:
+            _refuse(database.place, at_work(database))
         yield
+        return
+    lock = WorkerLock(database.place)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
-def _held(database: Database) -> Iterator[None]:
-    """A session of our own holds a lock, which the server lets go of with it, however it ends."""
-    with database.translated():
-        session = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        session.detach()
-        try:
-            held = session.execute(_HOLD, {"about": int(Alone.MOVE)}).scalar_one()
-        except BaseException:
-            session.close()
-            raise
-    try:
-        if not held:
+def moving(database: Database) -> Iterator[None]:
+    """Quiet, and no other such command is here meanwhile: a session of our own holds a row until it ends, however.
+
+    Raises Refused.
+    """
+    if isinstance(database.place, Path):
+        with quiet(database):
+            yield
+        return
+    with quiet(database), database.writing() as session:
+        # It does nothing for as long as the copy takes.
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        if not is_free(session, Alone.MOVE):
             raise Refused(f"another `dispatcher db` command is at work on {database.place}; wait until it has ended")
         yield
-    finally:
-        session.close()
 
 
 def identity(database: Database) -> str:

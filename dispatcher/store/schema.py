@@ -28,7 +28,7 @@ from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
 # The newest of the revisions in `migrations`, which tells how to add one.
-REVISION = "0001"
+REVISION = "0002"
 
 metadata = MetaData()
 # SQLite counts rows by itself only where their number is an Integer.
@@ -62,6 +62,8 @@ deliveries = Table(
     Column("probes", Integer, nullable=False, server_default=text("0")),
     # End of the current run's first attempt, on the operator's own clock, which stands still while it is closed.
     Column("anchor_at", BigInteger),
+    # Who claimed it, under which token and when. Only the token makes anybody's result count.
+    Column("worker", BigInteger),
     Column("token", BigInteger),
     Column("claimed_at", BigInteger),
     Column("finished_at", BigInteger),
@@ -71,7 +73,7 @@ deliveries = Table(
     CheckConstraint(f"status IN ({_STATUSES})", name="status_is_known"),
     CheckConstraint("(status = 'pending') = (due_at IS NOT NULL)", name="pending_exactly_when_due"),
     CheckConstraint("(status = 'sending') = (token IS NOT NULL)", name="sending_exactly_when_held"),
-    CheckConstraint("(token IS NULL) = (claimed_at IS NULL)", name="held_since"),
+    CheckConstraint("(token IS NULL) = (claimed_at IS NULL) AND (token IS NULL) = (worker IS NULL)", name="held_since"),
     CheckConstraint(
         "(status IN ('delivered', 'dead', 'resolved')) = (finished_at IS NOT NULL)", name="finished_exactly_when_ended"
     ),
@@ -90,7 +92,7 @@ _d = deliveries.c
 # Of those due at one moment the first accepted is the first to go; SQLite has the number in every index anyway.
 for _words, _columns in ((SQLITE, (_d.operator, _d.due_at)), (POSTGRESQL, (_d.operator, _d.due_at, _d.id))):
     _partial("due", lambda its: f"status = 'pending' AND parked = {its.no}", *_columns).ddl_if(dialect=_words.name)
-_partial("held", lambda _: "status = 'sending'", _d.claimed_at)
+_partial("held", lambda _: "status = 'sending'", _d.worker, _d.claimed_at)
 _partial("dead", lambda _: "status = 'dead'", _d.id)
 _partial("line", lambda its: f"in_line = {its.yes}", _d.operator, _d.sequence, _d.parked, _d.id)
 
@@ -113,6 +115,22 @@ attempts = Table(
     Column("detail", Text),
     sqlite_with_rowid=False,
 )
+
+# Who works on this database: a worker lives as long as its row stands. Times by the database's clock: `since` is when
+# the unbroken series of its beats began, `seen_at` the last of them.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    # For people: which process, on which host.
+    Column("name", String, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)
+
+# Rows that are locked and never changed: who holds one does alone what `locks.Alone` says. Made with the tables.
+locks = Table("locks", metadata, Column("id", Integer, primary_key=True, autoincrement=False))
 
 # Every operator that was ever declared. `settings` is its whole document, locked by the vault; null once it is gone.
 # `paused_at`: a person paused it; `held_at`: the breaker holds it. While either stands it is closed: `closed_since` is

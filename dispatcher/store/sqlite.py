@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher.errors import NotMade, Refused, StoreUnavailable
+from dispatcher.store.locks import make_locks
 from dispatcher.store.mark import MARKS, READ_MARK, mark_of
 from dispatcher.store.schema import metadata
 from dispatcher.store.version import FIRST, READ_REVISION, REVISIONS, Found, is_ours, of_number, stamp
@@ -75,8 +76,9 @@ def _found(connection: sqlite3.Connection, path: Path) -> Found:
 
 def make_tables(connection: Connection, path: Path) -> None:
     if found(connection, path).revision is None:
-        metadata.create_all(connection)
         stamp(connection)
+        metadata.create_all(connection)
+        make_locks(connection)
 
 
 def kind_and_version(connection: Connection) -> tuple[str, str]:
@@ -154,14 +156,12 @@ class WorkerLock:
             self._file = None
 
 
-class Bell:
-    """A named pipe beside the database: whoever commits new work rings, an idle worker hears it at once.
-
-    Losing a ring loses nothing, the row is there; the worker also looks by itself every few seconds.
-    """
+class FileBell:
+    """A named pipe beside the database."""
 
     def __init__(self, database: Path) -> None:
         self._path = Path(f"{database}-bell")
+        self._pipe: int | None = None
 
     def ring(self) -> None:
         with suppress(OSError):
@@ -172,50 +172,27 @@ class Bell:
                 os.close(pipe)
 
     def listen(self) -> int:
-        """A file descriptor that turns readable on a ring; open both ways, so that it never reads as closed."""
+        """The pipe, open both ways, so that it never reads as closed."""
         with suppress(FileExistsError):
             os.mkfifo(self._path, 0o622)
         if not self._path.is_fifo():
             raise Refused(f"{self._path} is in the way of the named pipe that belongs there; remove it")
-        return os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
-
-    @staticmethod
-    def drain(pipe: int) -> None:
-        with suppress(BlockingIOError):
-            while os.read(pipe, 4096):
-                pass
-
-    def close(self, pipe: int) -> None:
-        """Nobody listens any more; the pipe goes too, since whoever reads all files of a folder would wait in it."""
-        os.close(pipe)
-        self._path.unlink(missing_ok=True)
-
-
-class FilePost:
-    """The post of the file's one worker: its lock, and the bell that it listens to."""
-
-    def __init__(self, database: Path) -> None:
-        self._lock = WorkerLock(database)
-        self._bell = Bell(database)
-        self._pipe: int | None = None
-
-    def take(self) -> None:
-        self._lock.acquire()
-
-    def listen(self) -> int:
-        self._pipe = self._bell.listen()
+        self._pipe = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
         return self._pipe
 
     def heard(self) -> bool:
-        if self._pipe is not None:
-            self._bell.drain(self._pipe)
+        with suppress(BlockingIOError):
+            while self._pipe is not None and os.read(self._pipe, 4096):
+                pass
         return True
 
     def deafen(self) -> None:
-        if self._pipe is not None:
-            self._bell.close(self._pipe)
-            self._pipe = None
+        """The pipe goes too: whoever reads all files of a folder would wait in it."""
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            os.close(pipe)
+            self._path.unlink(missing_ok=True)
 
-    def leave(self) -> None:
-        self.deafen()
-        self._lock.release()
+
+def bell(place: Path, _engine: Engine, _translated: object) -> FileBell:
+    return FileBell(place)

@@ -21,25 +21,69 @@ DUE = Spelled(
     )
 )
 HELD = f"{CLAIM}, claimed_at, ambiguous, token"
-STRANDED = Spelled(
-    lambda its: (
-        f"SELECT {its.every.format(its.values.format(HELD))}"
-        " FROM deliveries WHERE status = 'sending' AND claimed_at <= :before"
-    )
-)
 TAKEN = Spelled(
     lambda its: (
         f"SELECT {its.every.format(its.values.format(HELD))}"
-        " FROM deliveries WHERE status = 'sending' AND token = :token"
+        " FROM deliveries WHERE status = 'sending' AND worker = :worker AND token = :token"
+    )
+)
+# Claims whose worker has no row any more, by one index seek for each worker that holds some; and our own that are older
+# than a claim of ours ever is, or that we have taken over under this token before.
+LOST = Spelled(
+    lambda its: (
+        f"""
+    WITH RECURSIVE holders(worker) AS (
+        SELECT min(worker) FROM deliveries WHERE status = 'sending'
+        UNION ALL
+        SELECT (SELECT min(d.worker) FROM deliveries d WHERE d.status = 'sending' AND d.worker > holders.worker)
+        FROM holders WHERE holders.worker IS NOT NULL
+    )
+    SELECT {its.every.format(its.values.format(HELD))} FROM (
+        SELECT d.* FROM deliveries d WHERE d.status = 'sending' AND d.worker IN (
+            SELECT h.worker FROM holders h
+            WHERE h.worker <> :worker AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = h.worker)
+        )
+        UNION ALL
+        SELECT d.* FROM deliveries d
+        WHERE d.status = 'sending' AND d.worker = :worker AND (d.claimed_at <= :before OR d.token = :token)
+    ) AS lost
+    """
+    )
+)
+# By their tokens: of two workers that find the same claims, each is adopted by one. When it was made stays.
+ADOPT = Spelled(
+    lambda its: (
+        f"""
+    UPDATE deliveries SET worker = :worker, token = :token
+    WHERE id IN (
+        SELECT d.id FROM {its.each.format("lost")} JOIN deliveries d ON d.id = {column(0, "bigint")}
+        WHERE d.token = {column(1, "bigint")} ORDER BY d.id {its.ours}
+    )
+    RETURNING id
+    """
     )
 )
 TAKE = Spelled(
+    # Who has no row is taken for dead, and what it claims for lost.
     lambda its: (
         f"""
     UPDATE deliveries
     SET status = '{move(Status.PENDING, Verb.CLAIM)}', due_at = NULL, attempts = attempts + 1,
-        token = :token, claimed_at = :now
+        worker = :worker, token = :token, claimed_at = :now
     WHERE id IN (SELECT CAST(value AS bigint) FROM {its.each.format("ids")})
+      AND EXISTS (SELECT 1 FROM workers WHERE workers.id = :worker)
+    """
+    )
+)
+# What nearly all come to: it is the same for all of one claim, but for their numbers.
+DELIVER = Spelled(
+    # The token is the guard: without it a hand whose claim was taken away would overwrite its successor's result.
+    lambda its: (
+        f"""
+    UPDATE deliveries
+    SET status = '{move(Status.SENDING, Verb.DELIVER)}', finished_at = :now, reason = NULL, ambiguous = {its.no},
+        in_line = {its.no}, worker = NULL, token = NULL, claimed_at = NULL
+    WHERE token = :token AND id IN (SELECT CAST(value AS bigint) FROM {its.each.format("ids")})
     """
     )
 )
@@ -76,7 +120,7 @@ RECORD = Spelled(
     )
 )
 MOVE = Spelled(
-    # The token is the guard: without it a hand whose claim was taken away would overwrite its successor's result.
+    # The token is the guard, as above.
     lambda its: (
         f"""
     UPDATE deliveries
@@ -84,7 +128,7 @@ MOVE = Spelled(
         anchor_at = {_s["anchor_at"]}, reason = {_s["reason"]}, ambiguous = {_s["ambiguous"]},
         attempts = CASE WHEN {_s["uncounted"]} THEN attempts - 1 ELSE attempts END,
         probes = CASE WHEN {_s["probe"]} THEN probes + 1 ELSE probes END,
-        in_line = in_line AND NOT {_s["leaves"]}, token = NULL, claimed_at = NULL
+        in_line = in_line AND NOT {_s["leaves"]}, worker = NULL, token = NULL, claimed_at = NULL
     FROM {its.each.format("rows")}
     WHERE deliveries.id = {_s["id"]} AND deliveries.token = {_s["token"]}
     """

@@ -41,8 +41,8 @@ def _tally(connection: Connection, names: list[str]) -> Tally:
 
 
 def by_table(counted: Tally) -> dict[str, int]:
-    """Rows, by table, in the order of the schema."""
-    rows = dict.fromkeys(metadata.tables, 0)
+    """Rows, by table; what grows with the work comes first."""
+    rows = {table.name: 0 for table in (*STREAMS, *WHOLE)}
     for (table, *rest), count in counted.items():
         if len(rest) in (0, 2):
             rows[table] += count

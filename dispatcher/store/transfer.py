@@ -7,14 +7,16 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, s
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher.errors import Refused
-from dispatcher.store.schema import actions, attempts, deliveries, metadata
+from dispatcher.store.schema import actions, attempts, deliveries, locks, metadata, workers
 
 # So many rows in one transaction: little is lost when the power goes, and little time with commits.
 PAGE = 20_000
 # What grows with the work; in the order in which one refers to another.
 STREAMS = (deliveries, attempts, actions)
+# What is of one database alone: who works on it, and what they do one after the other.
+_ITS_OWN = (workers, locks)
 # The rest is as much as there are operators, and what people did to them.
-WHOLE = tuple(table for table in metadata.sorted_tables if table not in STREAMS)
+WHOLE = tuple(table for table in metadata.sorted_tables if table not in (*STREAMS, *_ITS_OWN))
 
 Row = Sequence[Any]
 
@@ -99,10 +101,10 @@ def _all(connection: Connection, table: Table) -> Sequence[Row]:
 
 
 def filled(connection: Connection) -> list[str]:
-    """The tables that have a row, by name."""
+    """The tables of those that are copied that have a row, by name."""
     return [
-        name
-        for name, table in metadata.tables.items()
+        table.name
+        for table in (*STREAMS, *WHOLE)
         if connection.execute(select(1).select_from(table).limit(1)).first()
     ]
 

@@ -1,25 +1,28 @@
 """One POST to an operator, and what came of it as a value. The one room that knows HTTP.
 
-`Wire` holds the deadline, the body cap and the names of failures over any `httpx.AsyncBaseTransport`.
+`Wire` gives failures their names, over our own transport or any of httpx's.
 """
 
+from dispatcher.wire.connection import MAX_RESPONSE_BYTES
 from dispatcher.wire.oauth import Grant, NoToken
 from dispatcher.wire.post import (
-    MAX_RESPONSE_BYTES,
     Transport,
     Wire,
     build_request,
     json_headers,
     reach,
 )
+from dispatcher.wire.request import Headers, Request
 from dispatcher.wire.resolver import Resolver
 from dispatcher.wire.transport import PinnedTransport
 
 __all__ = [
     "MAX_RESPONSE_BYTES",
     "Grant",
+    "Headers",
     "NoToken",
     "PinnedTransport",
+    "Request",
     "Resolver",
     "Transport",
     "Wire",

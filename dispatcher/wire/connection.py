@@ -6,6 +6,8 @@ Ours, because the exact answer to "can the operator have booked it?" hangs on it
 
 import asyncio
 import ssl
+import time
+from collections.abc import Awaitable
 from typing import cast
 
 import httptools
@@ -15,8 +17,8 @@ from dispatcher.wire.failures import TlsFailure
 
 # Of status lines, headers, chunk extensions, trailers: what may come before more of the body does.
 MAX_BARE_BYTES = 64 * 1024
-# Beyond this the operator is made to wait until somebody reads: memory stays bounded however fast it sends.
-MAX_AHEAD_BYTES = 64 * 1024
+# Of the body; whoever sends more is hung up on.
+MAX_RESPONSE_BYTES = 64 * 1024
 # The alerts (RFC 8446, section 6.2) that refuse our certificate, or its absence, as OpenSSL names them.
 _CERTIFICATE_REFUSED = frozenset(
     {
@@ -34,18 +36,72 @@ _CERTIFICATE_REFUSED = frozenset(
 )
 
 
-class Connection(asyncio.Protocol):
-    """One exchange at a time: `send` a request, `read` the body, then `reusable` tells whether another may follow."""
+class Traffic:
+    """What the exchanges of one transport share.
+
+    The deadline: one timer for all, since hardly any ever needs its own, and each would cost more than the rest of an
+    exchange does here. And the moment of writing: what one round of the event loop has ready goes out in one go. A
+    request here and a request there wakes the other side for each, which costs more than to write it.
+    """
 
     def __init__(self) -> None:
-        self.status = 0
+        self._ready: list[Connection] = []
+        self._ends: dict[Connection, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
+
+    def begin(self, connection: "Connection", end: float) -> None:
+        """`end` by the monotonic clock (s)."""
+        self._ready.append(connection)
+        if len(self._ready) == 1:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._ends[connection] = end
+        if self._timer is None or end < self._rings_at:
+            self._arm(end)
+
+    def end(self, connection: "Connection") -> None:
+        # The timer stays: when it rings, whatever is left has its next one.
+        self._ends.pop(connection, None)
+
+    def _write(self) -> None:
+        ready, self._ready = self._ready, []
+        for connection in ready:
+            connection.write()
+
+    def _arm(self, end: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings_at = end
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, end - time.monotonic()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        for connection in [one for one, end in self._ends.items() if end <= now]:
+            self.end(connection)
+            connection.expire()
+        if self._ends:
+            self._arm(min(self._ends.values()))
+
+    def close(self) -> None:
+        """Whatever is under way keeps its deadline."""
+        if self._timer is not None and not self._ends:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Connection(asyncio.Protocol):
+    """One exchange at a time; then `reusable` tells whether another may follow."""
+
+    def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
         self.idle_since = 0.0
+        self._status = 0
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
-        self._failure: httpx.TransportError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[Exception | None] | None = None
         self._busy = False
+        self._request = b""
         self._unsent = False
         self._first = True
         self._begin()
@@ -58,31 +114,47 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._keep = True
         self._framed = False
-        self._paused = False
 
-    async def send(self, request: bytes) -> None:
-        """Write one request, wait for the head of its answer.
+    def exchange(self, request: bytes, end: float, traffic: Traffic) -> Awaitable[Exception | None]:
+        """One request and its answer, until `end` (monotonic s); when it is over, tell `traffic` so.
 
-        Raises WriteError, ReadError, RemoteProtocolError; TlsFailure where the handshake was refused after all.
+        Gives None where the answer came whole, else what kept it: TimeoutError, WriteError, ReadError,
+        RemoteProtocolError; TlsFailure where the handshake was refused after all.
         """
-        if self._transport.is_closing():
-            raise httpx.WriteError("the connection was closed before the request was sent")
+        waiter: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._begin()
-        self._busy = True
-        self._transport.write(request)
-        while not self._answering:
-            await self._more()
+        if self._transport.is_closing():
+            waiter.set_result(httpx.WriteError("the connection was closed before the request was sent"))
+            return waiter
+        self._busy = self._unsent = True
+        self._waiter, self._request = waiter, request
+        traffic.begin(self, end)
+        return waiter
 
-    async def read(self) -> bytes:
-        """The next part of the body; empty at its end. Raises as `send`."""
-        while not self._body and not self._complete:
-            await self._more()
-        part = bytes(self._body)
-        self._body.clear()
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-        return part
+    def write(self) -> None:
+        """Called by Traffic. Where the connection has been closed meanwhile, nothing was sent, and that stays known."""
+        if not self._transport.is_closing():
+            self._unsent = False
+            self._transport.write(self._request)
+
+    def expire(self) -> None:
+        """The deadline has come."""
+        self._end(TimeoutError())
+
+    @property
+    def status(self) -> int | None:
+        """Of the answer, where its head came."""
+        return self._status if self._answering else None
+
+    @property
+    def body(self) -> bytes:
+        """Up to the cap."""
+        return bytes(self._body[:MAX_RESPONSE_BYTES])
+
+    @property
+    def truncated(self) -> bool:
+        """There was more of it than the cap."""
+        return len(self._body) > MAX_RESPONSE_BYTES
 
     @property
     def unsent(self) -> bool:
@@ -102,26 +174,13 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
-    async def _more(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
+    def _end(self, failure: Exception | None) -> None:
+        """The exchange is over; what comes first stands."""
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _fail(self, failure: httpx.TransportError) -> None:
-        if not self._complete:
-            self._failure = self._failure or failure
-        self._wake()
+            self._waiter.set_result(failure)
 
     def _break(self, told: str) -> None:
-        self._fail(httpx.RemoteProtocolError(told))
+        self._end(httpx.RemoteProtocolError(told))
         self.abort()
 
     # What asyncio calls.
@@ -152,20 +211,18 @@ class Connection(asyncio.Protocol):
         self._bare_bytes = self._bare_bytes + len(data) if len(self._body) == held else 0
         if self._bare_bytes > MAX_BARE_BYTES:
             self._break(f"the answer's head is longer than {MAX_BARE_BYTES} bytes")
-        elif len(self._body) > MAX_AHEAD_BYTES and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._answering and not self._framed and error is None:
             # No length was given: the end of the connection is the end of the body.
             self._complete = True
-        if self._handshake_refused(error):
-            self._fail(TlsFailure("the operator refuses our client certificate, or wants one"))
+            self._end(None)
+        elif self._handshake_refused(error):
+            self._end(TlsFailure("the operator refuses our client certificate, or wants one"))
         elif self._unsent:
-            self._fail(httpx.WriteError("the connection broke before the request was sent"))
+            self._end(httpx.WriteError("the connection broke before the request was sent"))
         else:
-            self._fail(httpx.ReadError("the connection was closed before the answer was complete"))
+            self._end(httpx.ReadError("the connection was closed before the answer was complete"))
 
     def _handshake_refused(self, error: Exception | None) -> bool:
         """In TLS 1.3 the handshake ends for us before the operator has looked at our certificate.
@@ -190,22 +247,24 @@ class Connection(asyncio.Protocol):
             self._framed = True
 
     def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        if self.status < 200:
+        self._status = self._parser.get_status_code()
+        if self._status < 200:
             self.headers = []
             self._framed = False
             return
         self._answering = True
         self._keep = self._parser.should_keep_alive()
-        self._wake()
 
     def on_body(self, body: bytes) -> None:
-        if self._answering:
-            self._body += body
-            self._wake()
+        if not self._answering or self.truncated:
+            return
+        self._body += body
+        if len(self._body) > MAX_RESPONSE_BYTES:
+            self._end(None)
+            self.abort()
 
     def on_message_complete(self) -> None:
         if not self._answering:
             return
         self._complete = True
-        self._wake()
+        self._end(None)

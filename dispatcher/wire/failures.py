@@ -1,17 +1,11 @@
 """What can keep a whole answer from coming, and its names (wire-contract.md, Failure reasons)."""
 
 import errno
-from collections.abc import Callable
-from typing import cast
 
 import httpx
 
 from dispatcher.policy import Reason
-
-# What to call it if the deadline comes now; the request carries it, since being cancelled leaves no time to say.
-IF_LATE = "if_late"
-# Beside it while a name is looked up: whose fault it is if the deadline comes now.
-OURS_IF_LATE = "ours_if_late"
+from dispatcher.wire.request import Request
 
 # Errors of connect(2) and socket(2) that come from this machine before a packet leaves it: no descriptors, memory or
 # local ports left, the interface down, a local firewall. That there is no route is not among them, nor that the host
@@ -77,10 +71,9 @@ def reason_of(error: Exception) -> Reason:
     return next(name for kind, name in _REASONS if isinstance(error, kind))
 
 
-def blame(error: Exception, request: httpx.Request) -> tuple[Reason, bool]:
+def blame(error: Exception, request: Request) -> tuple[Reason, bool]:
     """The name of one of WEATHER, and whether the fault is on our side (`Outcome.ours`)."""
     if not isinstance(error, TimeoutError):
         return reason_of(error), getattr(error, "ours", False)
-    reason = cast(Reason, request.extensions.get(IF_LATE, Reason.READ_TIMEOUT))
-    ours = cast(Callable[[], bool] | None, request.extensions.get(OURS_IF_LATE))
-    return reason, reason is Reason.DNS and ours is not None and ours()
+    ours = request.ours_if_late
+    return request.if_late, request.if_late is Reason.DNS and ours is not None and ours()

@@ -9,8 +9,6 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-import httpx
-
 from dispatcher.clock import SECOND, WallClock
 from dispatcher.errors import DispatcherError, Unfit
 from dispatcher.events import parse_json
@@ -19,6 +17,7 @@ from dispatcher.policy import Outcome, Reason
 from dispatcher.secret import Secret
 from dispatcher.wire.failures import blame
 from dispatcher.wire.post import Transport, Wire, build_request
+from dispatcher.wire.request import Request
 
 _TOKEN = re.compile(r"[!-~]{1,4096}")
 # What the codes of RFC 6749, section 5.2, look like; no more of an answer is ever quoted, it may repeat what we sent.
@@ -74,7 +73,7 @@ class Grant:
         self._wire = Wire(WallClock())
         self._token: Secret | None = None
         self._until = 0.0
-        self._fetch: tuple[httpx.Request, asyncio.Task[Secret | NoToken]] | None = None
+        self._fetch: tuple[Request, asyncio.Task[Secret | NoToken]] | None = None
 
     async def token(self, deadline: int) -> Secret:
         """The token, fetched if there is none within `deadline` (µs). Raises NoToken, which is not kept."""
@@ -101,7 +100,7 @@ class Grant:
         if self._token == token:
             self._token = None
 
-    async def _renew(self, request: httpx.Request) -> Secret | NoToken:
+    async def _renew(self, request: Request) -> Secret | NoToken:
         """What comes of one fetch; a refusal is a value, since it may be that nobody waits for it any more."""
         sent = time.monotonic()
         try:
@@ -116,7 +115,7 @@ class Grant:
         return token
 
 
-def _request(oauth: OAuth) -> httpx.Request:
+def _request(oauth: OAuth) -> Request:
     """RFC 6749, sections 4.4.2 and 2.3.1: of the two ways to show the secret, the one that is set."""
     form = {"grant_type": "client_credentials"}
     headers = [("Content-Type", "application/x-www-form-urlencoded")]

@@ -3,9 +3,9 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import httpx
@@ -13,16 +13,9 @@ import httpx
 from dispatcher.clock import SECOND
 from dispatcher.egress import Address, Network, may_call
 from dispatcher.policy import Reason
-from dispatcher.wire.connection import Connection
-from dispatcher.wire.failures import (
-    IF_LATE,
-    OUR_ERRNOS,
-    OURS_IF_LATE,
-    BlockedAddress,
-    DnsFailure,
-    LocalFault,
-    TlsFailure,
-)
+from dispatcher.wire.connection import Connection, Traffic
+from dispatcher.wire.failures import OUR_ERRNOS, BlockedAddress, DnsFailure, LocalFault, TlsFailure
+from dispatcher.wire.request import Answer, Request
 from dispatcher.wire.resolver import Resolver
 
 # Shorter than the 5 s after which common servers close an idle connection: a request sent into that
@@ -30,16 +23,18 @@ from dispatcher.wire.resolver import Resolver
 IDLE_KEPT_SECONDS = 4.0
 # For `reach`, which has no deadline of its own: about what a resolver takes that tries two servers twice.
 REACH_DNS_SECONDS = 10.0
-_ALWAYS = b"User-Agent: dispatcher\r\nAccept: */*\r\n"
+
+parse_url = lru_cache(maxsize=4_096)(httpx.URL)
 
 
 class _Route(NamedTuple):
-    """A checked way to one URL, good `until` (monotonic s)."""
+    """A checked way to one URL, good `until` (monotonic s); `resting`: the open connections to its place."""
 
     place: tuple[str, int, Address]
     encrypted: bool
     start: bytes
     until: float
+    resting: list[Connection]
 
 
 def _next(addresses: Sequence[Address], old: _Route | None) -> Address:
@@ -50,7 +45,7 @@ def _next(addresses: Sequence[Address], old: _Route | None) -> Address:
     return addresses[(addresses.index(old.place[2]) + step) % len(addresses)]
 
 
-class PinnedTransport(httpx.AsyncBaseTransport):
+class PinnedTransport:
     """HTTP/1.1 that connects only to addresses which `may_call` passed: the one checked is the one connected to.
 
     No proxy from the environment, no redirect, no cookie, no decompression, no second try. `connect_timeout` in µs.
@@ -69,30 +64,56 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         self._connect_timeout = connect_timeout / SECOND
         self._routes: dict[str, _Route] = {}
         self._idle: dict[tuple[str, int, Address], list[Connection]] = {}
+        self._traffic = Traffic()
         self._sweep: asyncio.TimerHandle | None = None
         self._tls = context
         self._closed = False
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = str(request.url)
-        request.extensions[IF_LATE] = Reason.DNS
-        route = self._routes.get(url)
-        if route is None or route.until < time.monotonic():
-            host = _host(request.url)
-            request.extensions[OURS_IF_LATE] = partial(self._resolver.ours, host, time.monotonic())
-            route = await self._find(request.url, url)
-        written = _written(route, request)
-        request.extensions[IF_LATE] = Reason.CONNECT_TIMEOUT
-        connection = self._rested(route) or await self._connect(route, url)
-        request.extensions[IF_LATE] = Reason.READ_TIMEOUT
+    async def exchange(self, request: Request, deadline: int) -> Answer:
+        """One POST and its answer, up to the cap; `deadline` (µs) covers DNS to last body byte.
+
+        Raises what keeps the request from being sent: TimeoutError, and httpx's errors with ours among them.
+        """
+        lines = request.headers.lines
+        if lines is None:
+            raise httpx.LocalProtocolError("a header has a line break or NUL in it")
+        now = time.monotonic()
+        route = self._routes.get(request.url)
+        connection = self._rested(route, now) if route is not None and now <= route.until else None
+        if route is None or connection is None:
+            async with asyncio.timeout(deadline / SECOND):
+                route, connection = await self._way(request)
+        body = request.body
+        written = b"".join((route.start, lines, b"%d\r\n\r\n" % len(body), body))
         try:
-            await connection.send(written)
+            failure = await connection.exchange(written, now + deadline / SECOND, self._traffic)
         except BaseException:
-            if connection.unsent:
-                request.extensions[IF_LATE] = Reason.WRITE_ERROR
             connection.abort()
             raise
-        return httpx.Response(connection.status, headers=connection.headers, stream=_Answer(connection, route, self))
+        finally:
+            self._traffic.end(connection)
+        if failure is None:
+            answer = Answer(connection.status, connection.headers, connection.body, connection.truncated)
+            self._give_back(connection, route)
+            return answer
+        if connection.unsent:
+            request.if_late = Reason.WRITE_ERROR
+        connection.abort()
+        return Answer(connection.status, connection.headers, b"", False, failure)
+
+    async def _way(self, request: Request) -> tuple[_Route, Connection]:
+        """A checked route and a connection on it, new where none rests."""
+        url, now = request.url, time.monotonic()
+        request.if_late = Reason.DNS
+        route = self._routes.get(url)
+        if route is None or route.until < now:
+            parsed = parse_url(url)
+            request.ours_if_late = partial(self._resolver.ours, _host(parsed), now)
+            route = await self._find(parsed, url)
+        request.if_late = Reason.CONNECT_TIMEOUT
+        connection = self._rested(route, time.monotonic()) or await self._connect(route, url)
+        request.if_late = Reason.READ_TIMEOUT
+        return route, connection
 
     async def reach(self, url: httpx.URL) -> None:
         """Connects as for a request, and hangs up. Raises as connecting does; bounded, the look-up too."""
@@ -114,15 +135,14 @@ class PinnedTransport(httpx.AsyncBaseTransport):
                 raise BlockedAddress(f"{host} is {address}, which is not public and not in egress.allow")
         place = (host, port, _next(addresses, self._routes.get(text)))
         start = b"POST %s HTTP/1.1\r\nHost: %s\r\n" % (url.raw_path, url.netloc)
-        route = self._routes[text] = _Route(place, encrypted, start, until)
+        route = self._routes[text] = _Route(place, encrypted, start, until, self._idle.setdefault(place, []))
         return route
 
-    def _rested(self, route: _Route) -> Connection | None:
+    def _rested(self, route: _Route, now: float) -> Connection | None:
         """A connection that is open and has not rested too long; the latest first."""
-        pool = self._idle.get(route.place)
-        while pool:
-            connection = pool.pop()
-            if connection.reusable and connection.idle_since > time.monotonic() - IDLE_KEPT_SECONDS:
+        while route.resting:
+            connection = route.resting.pop()
+            if connection.reusable and connection.idle_since > now - IDLE_KEPT_SECONDS:
                 return connection
             connection.abort()
         return None
@@ -163,31 +183,30 @@ class PinnedTransport(httpx.AsyncBaseTransport):
             self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
         return self._tls
 
-    def give_back(self, connection: Connection, route: _Route) -> None:
+    def _give_back(self, connection: Connection, route: _Route) -> None:
         """After an exchange: keep the connection for the next one, or close it."""
         if self._closed or not connection.reusable:
             connection.abort()
             return
         connection.rest(time.monotonic())
-        self._idle.setdefault(route.place, []).append(connection)
+        route.resting.append(connection)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(IDLE_KEPT_SECONDS, self._close_rested)
 
     def _close_rested(self) -> None:
         self._sweep = None
         limit = time.monotonic() - IDLE_KEPT_SECONDS
-        for place, pool in list(self._idle.items()):
+        for pool in self._idle.values():
             for connection in pool:
                 if connection.idle_since <= limit:
                     connection.abort()
             pool[:] = [connection for connection in pool if connection.reusable]
-            if not pool:
-                del self._idle[place]
-        if self._idle:
+        if any(self._idle.values()):
             self._sweep = asyncio.get_running_loop().call_later(IDLE_KEPT_SECONDS, self._close_rested)
 
     async def aclose(self) -> None:
         self._closed = True
+        self._traffic.close()
         if self._sweep is not None:
             self._sweep.cancel()
         for pool in self._idle.values():
@@ -210,30 +229,3 @@ def _not_connected(route: _Route, error: OSError) -> httpx.ConnectError:
     # Behind TLS a connection that opens and then breaks is a handshake that failed.
     lost = route.encrypted and isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError)
     return TlsFailure(told) if lost else httpx.ConnectError(told)
-
-
-def _written(route: _Route, request: httpx.Request) -> bytes:
-    """The request, byte for byte. Raises LocalProtocolError where a header would break out of its line."""
-    assert isinstance(request.stream, httpx.ByteStream)
-    body = b"".join(request.stream)
-    lines = [b"%s: %s\r\n" % header for header in request.headers.raw]
-    for line in lines:
-        if line.count(b"\n") != 1 or line.count(b"\r") != 1 or b"\0" in line:
-            raise httpx.LocalProtocolError("a header has a line break or NUL in it")
-    return b"".join([route.start, *lines, _ALWAYS, b"Content-Length: %d\r\n\r\n" % len(body), body])
-
-
-class _Answer(httpx.AsyncByteStream):
-    """The body as it comes in; closing it gives the connection back."""
-
-    def __init__(self, connection: Connection, route: _Route, transport: PinnedTransport) -> None:
-        self._connection = connection
-        self._route = route
-        self._transport = transport
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while part := await self._connection.read():
-            yield part
-
-    async def aclose(self) -> None:
-        self._transport.give_back(self._connection, self._route)

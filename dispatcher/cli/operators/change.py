@@ -10,7 +10,6 @@ import click
 from dispatcher.cli.common import actor, config_option, guarded, json_option, opened, print_json, read_configuration
 from dispatcher.cli.operators.desk import Desk, open_desk
 from dispatcher.cli.operators.values import asked, assignments, changed
-from dispatcher.clock import WallClock
 from dispatcher.config import Config, Draft, draft_operator
 from dispatcher.errors import ConfigError, Refused
 from dispatcher.roster import FILE, document_of, lease_fault, open_vault, provision, put
@@ -107,7 +106,7 @@ def _stored(config: Config, name: str) -> _Stored:
 def _write(config: Config, draft: Draft, instead: str | None) -> int | None:
     """The version of its key, where it has one."""
     database = opened(config, create=True)
-    if not put(database, open_vault(config, database), draft, WallClock().now(), actor=actor(), instead=instead):
+    if not put(database, open_vault(config, database), draft, database.clock().now(), actor=actor(), instead=instead):
         raise Refused(f"somebody else has changed {draft.operator.name} meanwhile; look at it and say it again")
     database.ring()
     return next(row.key_version for row in store.standings(database) if row.name == draft.operator.name)
@@ -125,7 +124,7 @@ def apply(lost_key: bool, config_path: Path, as_json: bool) -> None:
     """
     config = read_configuration(config_path)
     database = opened(config, create=True)
-    vault, now = open_vault(config, database), WallClock().now()
+    vault, now = open_vault(config, database), database.clock().now()
     written = provision(database, vault, config, now, actor=actor(), lost_key=lost_key)
     database.ring()
     declared = [name for name in written if name in config.documents]
@@ -186,7 +185,8 @@ def _each(
     """All names are known before anything is changed. `words`: what is told of those it changed, and of the others."""
     desk = open_desk(config_path)
     known = dict.fromkeys(map(desk.known, names))
-    done = {name: work(desk, name, WallClock().now()) for name in known}
+    clock = desk.database.clock()
+    done = {name: work(desk, name, clock.now()) for name in known}
     desk.ring()
     did, did_not = words
     if as_json:

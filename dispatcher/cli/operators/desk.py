@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dispatcher.cli.common import actor, opened, read_configuration
-from dispatcher.clock import WallClock
 from dispatcher.config import Config
 from dispatcher.errors import Refused
 from dispatcher.roster import Roster, load, open_vault, provision
@@ -40,7 +39,7 @@ def open_desk(config_path: Path) -> Desk:
     config = read_configuration(config_path)
     database = opened(config, create=True)
     vault = open_vault(config, database)
-    provision(database, vault, config, WallClock().now(), actor=actor(), only_new=True)
+    provision(database, vault, config, database.clock().now(), actor=actor(), only_new=True)
     roster = load(database, vault, config)
     standings = {row.name: row for row in store.standings(database) if row.name in {*roster.members, *roster.faults}}
     return Desk(config, database, vault, roster, standings)
