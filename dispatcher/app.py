@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from dispatcher.broom import SWEEP_SECONDS, Broom
 from dispatcher.clock import Clock, WallClock
 from dispatcher.config import Config, load_config
 from dispatcher.dispatch import EVER, Attempts, Dispatch, Lane
@@ -57,6 +58,7 @@ class Daemon:
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
             self.dispatch.refresh = self._refresh
+            self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
             self._roster = Roster({}, {}, 0)
             self._enrol(self._load())
         except DispatcherError:
@@ -141,6 +143,7 @@ class Daemon:
             self.log.warning("reload_needs_restart", settings=fixed)
         self.config = new
         self.dispatch.concurrency = new.concurrency
+        self.broom.keep = new.retention
         await self._refresh(0)
         self.dispatch.look()
         self.log.info("reloaded", operators=len(self._roster.members))
@@ -159,7 +162,9 @@ class Daemon:
                 self._obey_signals()
                 # Nobody else works on this database, so whatever is still held was cut off by our own end.
                 await self.dispatch.rescue(EVER)
+                self.rounds.every(SWEEP_SECONDS, "sweep", self.broom.round)
                 self.rounds.start(self.dispatch.look, self._rescue)
+                stack.callback(self.broom.stop)
                 stack.callback(self.rounds.stop)
                 watch = asyncio.create_task(self.rounds.watch())
                 stack.callback(watch.cancel)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dispatcher.clock import parse_duration
+from dispatcher.clock import HOUR, LONGEST, parse_duration
 from dispatcher.egress import Network, may_call, parse_address
 from dispatcher.errors import Unfit
 from dispatcher.events import shown
@@ -122,6 +122,18 @@ def _server(value: str) -> Server:
     at = f"[{host}]" if host and ":" in host else host or ""
     user = f"{parts.username}@" if parts.username else ""
     return Server(Secret(value), f"postgresql://{user}{at}{f':{port}' if port else ''}/{name}")
+
+
+def kept_for(value: Any) -> int | None:
+    """How long something is kept (µs); None for `"never"`, which deletes nothing."""
+    if value == "never":
+        return None
+    if not isinstance(value, str):
+        raise Unfit(f"{shown(value)} is not a duration", 'write it like "30d", or "never" to keep everything')
+    length = parse_duration(value, longest=100 * LONGEST)
+    if length < HOUR:
+        raise Unfit(f"{shown(value)} is too short", 'write "1h" or longer, or "never" to keep everything')
+    return length
 
 
 def address_and_port(value: Any) -> tuple[str, int] | None:

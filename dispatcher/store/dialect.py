@@ -20,6 +20,8 @@ class Dialect(NamedTuple):
     values: str
     # Behind a SELECT: its rows are ours until the commit, and another's are passed over.
     ours: str
+    # Behind a table: this index, or an error. PostgreSQL chooses for itself, by what the tables hold.
+    by: str
 
 
 SQLITE = Dialect(
@@ -30,6 +32,7 @@ SQLITE = Dialect(
     every="json_group_array({})",
     values="json_array({})",
     ours="",
+    by="INDEXED BY {}",
 )
 POSTGRESQL = Dialect(
     name="postgresql",
@@ -39,6 +42,7 @@ POSTGRESQL = Dialect(
     every="CAST(coalesce(json_agg({}), '[]') AS text)",
     values="json_build_array({})",
     ours="FOR UPDATE SKIP LOCKED",
+    by="",
 )
 _DIALECTS = {its.name: its for its in (SQLITE, POSTGRESQL)}
 
@@ -70,6 +74,7 @@ class Alone(IntEnum):
     MAKE = 0x64697302
     OPERATORS = 0x64697303
     LINES = 0x64697304
+    SWEEP = 0x64697305
 
 
 _ALONE = text("SELECT pg_advisory_xact_lock(:about, one) FROM unnest(CAST(:keys AS integer[])) AS one")
@@ -80,3 +85,13 @@ def alone(connection: Connection, about: Alone, keys: Iterable[int] = (0,)) -> N
     if connection.dialect.name == "postgresql":
         # In order, so that no two wait for one another.
         connection.execute(_ALONE, {"about": int(about), "keys": sorted(set(keys))})
+
+
+_ALONE_AT_ONCE = text("SELECT pg_try_advisory_xact_lock(:about, hashtext(current_schema()))")
+
+
+def alone_at_once(connection: Connection, about: Alone) -> bool:
+    """As `alone`, for one who would rather not wait: False where somebody else is here. On SQLite nobody is."""
+    if connection.dialect.name != "postgresql":
+        return True
+    return bool(connection.execute(_ALONE_AT_ONCE, {"about": int(about)}).scalar_one())

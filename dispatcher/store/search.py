@@ -1,0 +1,204 @@
+"""Finding deliveries, newest first, at a cost that hangs on how many are shown and not on how many there are.
+
+The log's indexes begin with type and operator: for each two of them that there are, a *lane*, the newest is one
+look-up. Whatever has not one of the newest heads can't be among the first, so only those lanes are read on.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select, text
+
+from dispatcher.errors import Refused
+from dispatcher.policy import Status
+from dispatcher.store.dialect import Dialect, words_of
+from dispatcher.store.engine import Database
+from dispatcher.store.schema import deliveries
+
+PAGE = 1_000
+# At most so many lanes in one statement.
+LANES = 200
+
+# A type and an operator.
+Lane = tuple[str, str]
+
+# What each index of the log has beside type, operator, accepted_at and id; all others are read from the row.
+_INDEXES = {
+    None: "by_operator",
+    Status.PENDING: "log_pending",
+    Status.DELIVERED: "log_delivered",
+    Status.DEAD: "dead",
+    Status.RESOLVED: "log_resolved",
+}
+# Those that can have a reason: the others have none, or forget it.
+_FAILED = (Status.PENDING, Status.SENDING, Status.DEAD, Status.RESOLVED)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which deliveries. Times in µs; `since` and `until` (exclusive) bound the acceptance, for the dead their end."""
+
+    operator: str | None = None
+    type: str | None = None
+    status: Status | None = None
+    key: str | None = None
+    uid: str | None = None
+    reason: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def conditions(self, *names: str) -> str:
+        """SQL for these of them that are set, and for status and times; for a table `d`."""
+        found = ["1 = 1", *(f"d.{name} = :{name}" for name in names if getattr(self, name) is not None)]
+        if self.status is not None:
+            # A literal, not a parameter: only then SQLite sees that the index of this status will do.
+            found.append(f"d.status = '{self.status}'")
+        at = "finished_at" if self.status == Status.DEAD else "accepted_at"
+        found += [f"d.{at} >= :since"] if self.since is not None else []
+        found += [f"d.{at} < :until"] if self.until is not None else []
+        return " AND ".join(found)
+
+    def values(self) -> dict[str, Any]:
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+
+
+class Row(NamedTuple):
+    """One line of the log, times in µs; `parked`: waits behind an earlier one; `body` is the frozen event's JSON."""
+
+    id: int
+    operator: str
+    type: str
+    key: str
+    uid: str
+    status: str
+    attempts: int
+    due_at: int | None
+    accepted_at: int
+    finished_at: int | None
+    reason: str | None
+    ambiguous: bool
+    parked: bool
+    body: str
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands in the log."""
+        return (self.accepted_at, self.id)
+
+
+_COLUMNS = ", ".join(f'd."{name}"' for name in Row._fields)
+_NEWEST = "ORDER BY d.accepted_at DESC, d.id DESC LIMIT :most"
+
+
+def find(database: Database, where: Filter, limit: int | None, before: int | None = None) -> Iterator[Row]:
+    """Newest first, page by page: memory stays constant, and no reader holds the store between two pages.
+
+    `before`: only what stands behind the delivery of this number. Raises Refused where there is none.
+    """
+    place = None if before is None else _place_of(database, before)
+    if where.reason is not None and where.status is None:
+        failed = [_walk(database, replace(where, status=status), limit, place) for status in _FAILED]
+        yield from islice(heapq.merge(*failed, key=lambda row: row.place, reverse=True), limit)
+    elif where.reason is None or where.status in _FAILED:
+        yield from _walk(database, where, limit, place)
+
+
+def _place_of(database: Database, number: int) -> tuple[int, int]:
+    d = deliveries.c
+    with database.reading() as connection:
+        at = connection.scalar(select(d.accepted_at).where(d.id == number))
+    if at is None:
+        raise Refused(f"there is no delivery {number}, or no more; begin again without --before, or with --until")
+    return (at, number)
+
+
+def _walk(database: Database, where: Filter, limit: int | None, place: tuple[int, int] | None) -> Iterator[Row]:
+    while limit is None or limit > 0:
+        size = PAGE if where.operator is not None else min(PAGE, LANES)
+        size = size if limit is None else min(size, limit)
+        with database.reading() as connection:
+            rows = _page(connection, where, place, size)
+        yield from rows
+        if len(rows) < size:
+            return
+        place = rows[-1].place
+        limit = None if limit is None else limit - len(rows)
+
+
+def _page(connection: Connection, where: Filter, place: tuple[int, int] | None, size: int) -> list[Row]:
+    its, given = words_of(connection), {**where.values(), "most": size}
+    behind = ""
+    if place is not None:
+        behind = " AND (d.accepted_at, d.id) < (:at, :before)"
+        given |= {"at": place[0], "before": place[1]}
+    index = "identity" if where.key is not None else "by_player" if where.uid is not None else None
+    if where.status == Status.SENDING and index is None:
+        # As many as there are places, at most.
+        index = "held"
+    if index is not None:
+        fits = where.conditions("operator", "type", "key", "uid", "reason") + behind
+        found = f"SELECT {_COLUMNS} FROM deliveries d {its.by.format(index)} WHERE {fits} {_NEWEST}"
+        return [Row._make(row) for row in connection.execute(text(found), given)]
+    fits = where.conditions("reason") + behind
+    lanes = [(row[0], row[1]) for row in connection.execute(text(_heads(its, where, fits)), given)]
+    if not lanes:
+        return []
+    for number, (kind, operator) in enumerate(lanes):
+        given |= {f"type_{number}": kind, f"operator_{number}": operator}
+    return [Row._make(row) for row in connection.execute(text(_rows(its, where, fits, lanes)), given)]
+
+
+def _heads(its: Dialect, where: Filter, fits: str) -> str:
+    """The lanes, by the newest in them that fits: one index seek for each lane, and one for what is newest there."""
+    any_of_it = Filter(status=where.status).conditions()
+    source = f"FROM deliveries d {its.by.format(_INDEXES[where.status])} WHERE {any_of_it}"
+    types = f"""
+        SELECT min(d.type) {source}
+        UNION ALL SELECT (SELECT min(d.type) {source} AND d.type > types.type) FROM types WHERE types.type IS NOT NULL
+    """
+    lanes = f"""
+        SELECT types.type, (SELECT min(d.operator) {source} AND d.type = types.type)
+        FROM types WHERE types.type IS NOT NULL
+        UNION ALL SELECT lanes.type,
+            (SELECT min(d.operator) {source} AND d.type = lanes.type AND d.operator > lanes.operator)
+        FROM lanes WHERE lanes.operator IS NOT NULL
+    """
+    newest = f"""
+        SELECT d.id {source} AND d.type = lanes.type AND d.operator = lanes.operator AND {fits}
+        ORDER BY d.accepted_at DESC, d.id DESC LIMIT 1
+    """
+    return f"""
+        WITH RECURSIVE
+        types(type) AS ({types if where.type is None else "SELECT CAST(:type AS text)"}),
+        lanes(type, operator) AS (
+            {lanes if where.operator is None else "SELECT types.type, CAST(:operator AS text) FROM types"}
+        ),
+        heads(type, operator, id) AS MATERIALIZED (SELECT lanes.type, lanes.operator, ({newest}) FROM lanes)
+        SELECT heads.type, heads.operator FROM heads JOIN deliveries d ON d.id = heads.id {_NEWEST}
+    """
+
+
+def _rows(its: Dialect, where: Filter, fits: str, lanes: Sequence[Lane]) -> str:
+    source = f"FROM deliveries d {its.by.format(_INDEXES[where.status])} WHERE {fits}"
+    each = (
+        f"SELECT * FROM (SELECT d.id, d.accepted_at {source}"
+        f" AND d.type = :type_{number} AND d.operator = :operator_{number} {_NEWEST}) AS lane"
+        for number in range(len(lanes))
+    )
+    chosen = f"SELECT d.id FROM ({' UNION ALL '.join(each)}) AS d {_NEWEST}"
+    return f"SELECT {_COLUMNS} FROM deliveries d WHERE d.id IN ({chosen}) ORDER BY d.accepted_at DESC, d.id DESC"
+
+
+def one(database: Database, operator: str, key: str, kind: str | None) -> Row:
+    """The delivery with this key. Raises Refused where there is none, or one under each of several types."""
+    where = Filter(operator=operator, key=key, type=kind)
+    rows = list(find(database, where, 2))
+    if not rows:
+        raise Refused(f"{operator} has no delivery {key}; look for it with: dispatcher log --key {key}")
+    if len(rows) > 1:
+        types = " and ".join(row.type for row in rows)
+        raise Refused(f"{operator} has {key} under {types}: name one with --type")
+    return rows[0]
