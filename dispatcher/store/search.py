@@ -20,6 +20,8 @@ from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries
 
 PAGE = 1_000
+# Two to the power of it: the rows of one bucket of the index by players.
+_BUCKET = 14
 # Where there are many lanes: each may have all that is shown.
 LANES = 200
 
@@ -136,7 +138,9 @@ def _page(
     if place is not None:
         behind = " AND (d.accepted_at, d.id) < (:at, :before)"
         given |= {"at": place[0], "before": place[1]}
-    index = "identity" if where.key is not None else "by_player" if where.uid is not None else None
+    index = "identity" if where.key is not None else None
+    if index is None and where.uid is not None:
+        return _of_player(connection, where, place, given)
     if where.status == Status.SENDING and index is None:
         # As many as there are places, at most.
         index = "held"
@@ -148,6 +152,30 @@ def _page(
         found = f"SELECT {_COLUMNS} FROM deliveries d WHERE d.id IN ({chosen}) ORDER BY d.accepted_at DESC, d.id DESC"
         return [Row._make(row) for row in connection.execute(text(found), given)]
     return _from_lanes(connection, where, where.conditions("reason") + behind, given)
+
+
+def _of_player(
+    connection: Connection, where: Filter, place: tuple[int, int] | None, given: dict[str, Any]
+) -> list[Row]:
+    """By their numbers, newest first: some buckets, and more of them as long as the page is not full."""
+    its, size = words_of(connection), given["most"]
+    lowest, highest = connection.execute(text("SELECT min(id), max(id) FROM deliveries")).one()
+    bucket = -1 if lowest is None else (highest if place is None else place[1]) >> _BUCKET
+    behind = "" if place is None else " AND d.id < :before"
+    fits = where.conditions("uid", "operator", "type", "reason") + behind
+    statement = f"""
+        SELECT {_COLUMNS} FROM {its.each.format("buckets")} CROSS JOIN deliveries d {its.by.format("by_player")}
+        WHERE (d.id >> {_BUCKET}) = CAST(value AS bigint) AND {fits}
+        ORDER BY d.id DESC LIMIT :most
+    """
+    rows: list[Row] = []
+    some = 32
+    while bucket >= 0 and bucket >= lowest >> _BUCKET and len(rows) < size:
+        buckets = range(max(0, bucket - some + 1), bucket + 1)
+        given |= {"buckets": orjson.dumps(list(buckets)).decode(), "most": size - len(rows)}
+        rows += [Row._make(row) for row in _run(connection, statement, given)]
+        bucket, some = buckets[0] - 1, some * 2
+    return rows
 
 
 def _from_lanes(connection: Connection, where: Filter, fits: str, given: dict[str, Any]) -> list[Row]:
