@@ -12,9 +12,10 @@ from dispatcher.telemetry import Log
 
 SWEEP_SECONDS = 60.0
 # Deliveries looked at in one step. A turn of the corridor that comes in between waits for one step at most.
-AT_ONCE = 100
-# Of the store's time, while there is something to delete.
+AT_ONCE = 50
+# Of the store's time, while there is something to delete: where the corridor had us wait for it, and where it had not.
 SHARE = 0.05
+SHARE_OF_REST = 0.25
 
 
 class Broom:
@@ -55,11 +56,13 @@ class Broom:
         self._begin_anew()
         try:
             while more and self.keep is not None:
-                before = self._clock.now() - self.keep
+                before, asked = self._clock.now() - self.keep, time.perf_counter()
                 swept: Swept = await self._store(sweep, self._database, self._place, before, AT_ONCE)
                 self._place, more = swept.place, swept.more
                 deleted += swept.deleted
-                await asyncio.sleep(swept.took * (1 / SHARE - 1))
+                waited = time.perf_counter() - asked - swept.took
+                share = SHARE if waited > swept.took / 2 else SHARE_OF_REST
+                await asyncio.sleep(swept.took * (1 / share - 1))
         except Exception:
             # A bug of ours must not end the deliveries; the next round tries again.
             self._log.exception("sweep_broke")

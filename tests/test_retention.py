@@ -206,6 +206,7 @@ async def test_a_bug_in_the_sweep_ends_no_delivery(tmp_path: Path, monkeypatch: 
 
 async def test_whoever_stops_stops_sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher.broom, "SHARE", 1e-9)
+    monkeypatch.setattr(dispatcher.broom, "SHARE_OF_REST", 1e-9)
     monkeypatch.setattr(dispatcher.broom, "AT_ONCE", 1)
     async with Bench(configuration(tmp_path)) as at:
         deliver(at.database, 1, 2, now=at.clock.now())
