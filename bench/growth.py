@@ -237,9 +237,9 @@ class Size(NamedTuple):
     hot: float | None = None
 
 
-def soak(database: Database, total: int, kept: int, samples: int = 10) -> list[Size]:
+def soak(database: Database, total: int, kept: int, samples: int = 10) -> Iterator[Size]:
     """Accepts, drains and deletes in a circle; about `kept` stay at any time."""
-    sizes, done, place, step = [], 0, 0, 5_000
+    done, place, step = 0, 0, 5_000
     ended: list[int] = []
     while done < total:
         now = _now()
@@ -253,8 +253,7 @@ def soak(database: Database, total: int, kept: int, samples: int = 10) -> list[S
             while more:
                 place, _, _, more = sweep(database, place, before, 200)
         if done % (total // samples) < step:
-            sizes.append(size(database, done))
-    return sizes
+            yield size(database, done)
 
 
 _SIZES = """
