@@ -76,7 +76,7 @@ deliveries = Table(
     CheckConstraint("attempts >= run_from + probes", name="a_run_starts_in_the_past"),
     CheckConstraint("NOT in_line OR sequence IS NOT NULL", name="in_line_of_a_sequence"),
     CheckConstraint("NOT parked OR (status = 'pending' AND in_line)", name="parked_in_line"),
-    # Claim and settle each leave a dead row behind: a table of any size is to be vacuumed after a fiftieth, not a fifth.
+    # Claim and settle each leave a dead row behind: a table of any size is vacuumed after a fiftieth of it.
     # No room is kept on the pages (fillfactor): no update is HOT, and the table was twice as large for nothing.
     postgresql_with={
         "autovacuum_vacuum_scale_factor": "0.02",
