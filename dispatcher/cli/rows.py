@@ -81,7 +81,7 @@ def print_page(rows: Iterable[Row], limit: int, words: Words, *, json: bool) -> 
     rows = rows if json else list(rows)
     print_rows(rows, words, json=json)
     if isinstance(rows, list) and len(rows) == limit:
-        click.echo(f"{words['older']}: --before {rows[-1].id}", err=True)
+        click.echo(f"{words['older']}: --before {rows[-1].id}")
 
 
 def amounts(row: Row) -> dict[str, str]:
