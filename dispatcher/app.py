@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from dispatcher.broom import SWEEP_SECONDS, Broom
 from dispatcher.clock import Clock
 from dispatcher.config import Config, load_config
 from dispatcher.dispatch import Attempts, Dispatch, Lane
@@ -58,6 +59,7 @@ class Daemon:
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
             self.dispatch.refresh = self._refresh
+            self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
             self._roster = Roster({}, {}, 0)
             self._enrol(self._load())
         except DispatcherError:
@@ -142,6 +144,7 @@ class Daemon:
             self.log.warning("reload_needs_restart", settings=fixed)
         self.config = new
         self.dispatch.concurrency = new.concurrency
+        self.broom.keep = new.retention
         await self._refresh(0)
         self.dispatch.look()
         self.log.info("reloaded", operators=len(self._roster.members))
@@ -161,7 +164,9 @@ class Daemon:
                 await self.dispatch.store(workers.enter, self.database)
                 # What those left behind who are gone by now; on a file that is everybody who was here before.
                 await self.dispatch.rescue(self.clock.now() - self.config.lease)
+                self.rounds.every(SWEEP_SECONDS, "sweep", self.broom.round)
                 self.rounds.start(self.dispatch.look, self._rescue)
+                stack.callback(self.broom.stop)
                 stack.callback(self.rounds.stop)
                 watch = asyncio.create_task(self.rounds.watch())
                 stack.callback(watch.cancel)

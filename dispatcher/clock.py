@@ -68,15 +68,20 @@ class CarriedClock:
         return self.ticks() + self._offset
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, longest: int = LONGEST) -> int:
     """`"500ms"`, `"1m"`, `"3h"` (interface.md, Configuration) → microseconds. Raises Unfit."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise Unfit(f"{text!r} is not a duration", 'write a whole number with a unit, like "500ms", "1m" or "3h"')
     length = int(match[1]) * _UNITS[match[2]]
-    if length > LONGEST:
-        raise Unfit(f"{text!r} is longer than a year", "write a shorter duration")
+    if length > longest:
+        raise Unfit(f"{text!r} is longer than {_in_years(longest)}", "write a shorter duration")
     return length
+
+
+def _in_years(length: int) -> str:
+    years = length // LONGEST
+    return "a year" if years == 1 else f"{years} years"
 
 
 def duration_text(microseconds: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from dispatcher.clock import parse_duration
+from dispatcher.clock import HOUR, LONGEST, parse_duration
 from dispatcher.egress import Network, may_call, parse_address
 from dispatcher.errors import Unfit
 from dispatcher.events import shown
@@ -129,6 +129,18 @@ def _hosts(query: str) -> str:
     """The servers that stand behind the `?`, as libpq tries them; a socket's folder is no host."""
     given = parse_qs(query).get("host", [])
     return "" if any(one.startswith("/") for one in given) else ",".join(given)
+
+
+def kept_for(value: Any) -> int | None:
+    """How long something is kept (µs); None for `"never"`, which deletes nothing."""
+    if value == "never":
+        return None
+    if not isinstance(value, str):
+        raise Unfit(f"{shown(value)} is not a duration", 'write it like "30d", or "never" to keep everything')
+    length = parse_duration(value, longest=100 * LONGEST)
+    if length < HOUR:
+        raise Unfit(f"{shown(value)} is too short", 'write "1h" or longer, or "never" to keep everything')
+    return length
 
 
 def address_and_port(value: Any) -> tuple[str, int] | None:

@@ -41,8 +41,12 @@ class Rounds:
         """From now on: `look` when something falls due and every few seconds, `rescue` every few seconds."""
         self._look = look
         for name, work in (("look", look), ("rescue", rescue)):
-            self.scheduler.add_job(work, IntervalTrigger(seconds=LOOK_SECONDS, timezone=UTC), id=name)
+            self.every(LOOK_SECONDS, name, work)
         self.scheduler.start()
+
+    def every(self, seconds: float, name: str, work: Callable[[], None]) -> None:
+        """One more round of this name."""
+        self.scheduler.add_job(work, IntervalTrigger(seconds=seconds, timezone=UTC), id=name)
 
     def stop(self) -> None:
         self.scheduler.shutdown(wait=False)

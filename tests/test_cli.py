@@ -418,6 +418,20 @@ def test_a_reader_that_goes_early_is_no_error(desk: Desk) -> None:
         assert told == ""
 
 
+def test_the_log_goes_on_behind_a_row_that_was_shown(desk: Desk) -> None:
+    desk.enqueue(orders(5))
+    shown = desk.call("log", "--limit", 2, "--lang", "en").out
+    first = desk.call("log", "--json", "--limit", 2).rows()
+    last = first[-1]["id"]
+    assert f"older ones: --before {last}" in shown
+    rest = desk.call("log", "--json", "--before", last).rows()
+    assert len(first + rest) == 5
+    assert [row["id"] for row in first + rest] == sorted((row["id"] for row in first + rest), reverse=True)
+    gone = desk.call("log", "--before", 999)
+    assert gone.status == 1
+    assert "there is no delivery 999" in gone.err
+
+
 # show
 
 

@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     ("doors out", frozenset({"seal", "wire", "store", "telemetry", "tls"})),
     ("protocols", frozenset({"protocols"})),
     ("configuration", frozenset({"config"})),
-    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "roster"})),
+    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "broom", "roster"})),
     ("street side", frozenset({"app", "receiver", "demo", "web", "cli", "lang", "verify", "__main__", "__init__"})),
 )
 # On these floors the rooms may use one another, though never in a circle; on the others never.

@@ -21,7 +21,7 @@ from dispatcher.cli.common import (
     print_json,
     read_configuration,
 )
-from dispatcher.cli.rows import FIELDS, filters, print_rows
+from dispatcher.cli.rows import FIELDS, filters, paged, print_page, print_rows
 from dispatcher.cli.rows import as_json as row_as_json
 from dispatcher.errors import Refused
 from dispatcher.lang import words
@@ -41,7 +41,7 @@ def command() -> None:
 
 @command.command(name="list")
 @filters
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
+@paged
 @config_option
 @json_option
 @lang_option
@@ -49,13 +49,14 @@ def command() -> None:
 def list_(
     where: Filter,
     limit: int,
+    before: int | None,
     config_path: Path,
     as_json: bool,
     lang: str | None,
 ) -> None:
     """What is dead, newest first; --since and --until bound the time at which it died."""
     database = opened(read_configuration(config_path))
-    print_rows(find(database, _dead(where), limit), words(lang), json=as_json)
+    print_page(find(database, _dead(where), limit, before), limit, words(lang), json=as_json)
 
 
 def _dead(where: Filter) -> Filter:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dispatcher.cli.common import config_option, guarded, json_option, lang_option, opened, read_configuration
-from dispatcher.cli.rows import filters, print_rows
+from dispatcher.cli.rows import filters, paged, print_page
 from dispatcher.lang import words
 from dispatcher.policy import Status
 from dispatcher.store.ledger import Filter, find
@@ -16,15 +16,22 @@ from dispatcher.store.ledger import Filter, find
 @filters
 @click.option("--status", type=click.Choice([status.value for status in Status]), help="In this status.")
 @click.option("--key", help="With this order number (or txId).")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
+@paged
 @config_option
 @json_option
 @lang_option
 @guarded
 def command(
-    where: Filter, status: str | None, key: str | None, limit: int, config_path: Path, as_json: bool, lang: str | None
+    where: Filter,
+    status: str | None,
+    key: str | None,
+    limit: int,
+    before: int | None,
+    config_path: Path,
+    as_json: bool,
+    lang: str | None,
 ) -> None:
     """The wallet-flow log, newest first. A * after a reason: the operator may have booked it all the same."""
     database = opened(read_configuration(config_path))
     where = replace(where, status=Status(status) if status else None, key=key)
-    print_rows(find(database, where, limit), words(lang), json=as_json)
+    print_page(find(database, where, limit, before), limit, words(lang), json=as_json)

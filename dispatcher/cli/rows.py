@@ -64,6 +64,26 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def paged(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--limit and --before."""
+    for option in (
+        click.option(
+            "--before", type=int, metavar="ID", help="Only what is behind the row with this id: page by page."
+        ),
+        click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many."),
+    ):
+        command = option(command)
+    return command
+
+
+def print_page(rows: Iterable[Row], limit: int, words: Words, *, json: bool) -> None:
+    """As `print_rows`; tells people how to go on where the page is full."""
+    rows = rows if json else list(rows)
+    print_rows(rows, words, json=json)
+    if isinstance(rows, list) and len(rows) == limit:
+        click.echo(f"{words['older']}: --before {rows[-1].id}")
+
+
 def amounts(row: Row) -> dict[str, str]:
     """The frozen event's amounts, as decimal text."""
     protocol = PROTOCOLS.get(row.type)

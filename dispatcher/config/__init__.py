@@ -8,13 +8,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dispatcher.clock import SECOND, duration_text
+from dispatcher.clock import DAY, SECOND, duration_text
 from dispatcher.config.operators import Defaults, declared_document, operator_of, timeouts
 from dispatcher.egress import Network
 from dispatcher.errors import ConfigError, Fault
 from dispatcher.operator import Operator
 from dispatcher.place import Place
-from dispatcher.readers import address_and_port, networks, place
+from dispatcher.readers import address_and_port, kept_for, networks, place
 from dispatcher.secret import Secret
 from dispatcher.settings import Report, Table
 
@@ -44,6 +44,8 @@ class Config:
     concurrency: int
     lease: int
     defaults: Defaults
+    # How long a delivery that ended well is kept; None: for good.
+    retention: int | None
     listen: tuple[str, int] | None
     log_format: LogFormat | None
     log_level: LogLevel
@@ -86,7 +88,9 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
     """The configuration with a default wherever it is faulty, and its faults: for `check`, which tells everything."""
     report = Report(path.resolve().parent)
     top = Table(raw, (), report)
-    tables = {name: top.table(name) for name in ("database", "worker", "http", "egress", "web", "log", "secrets")}
+    tables = {
+        name: top.table(name) for name in ("database", "worker", "http", "egress", "web", "log", "secrets", "retention")
+    }
     database, worker, web, log = tables["database"], tables["worker"], tables["web"], tables["log"]
     connect, total = timeouts(tables["http"], 3 * SECOND, 10 * SECOND)
     defaults = Defaults(connect, total, tables["egress"].read("allow", (), networks))
@@ -98,6 +102,7 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
         concurrency=worker.integer("concurrency", 256, 1, 10_000),
         lease=worker.duration("lease", 60 * SECOND, SECOND),
         defaults=defaults,
+        retention=tables["retention"].read("delivered", 30 * DAY, kept_for),
         listen=web.read("listen", ("127.0.0.1", 8080), address_and_port),
         log_format=log.choice_or_none("format", LogFormat),
         log_level=log.choice("level", LogLevel.INFO),

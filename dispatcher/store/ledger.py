@@ -1,95 +1,32 @@
 """The wallet-flow log: what people look up, and what they do by hand. Nothing recorded is ever changed by it."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Connection,
     RowMapping,
     Table,
     bindparam,
     func,
     insert,
-    literal_column,
     select,
     update,
 )
 
 from dispatcher.clock import iso
-from dispatcher.errors import Refused
 from dispatcher.policy import MOVES, Status, Verb
 from dispatcher.store.engine import Database
 from dispatcher.store.line import advance, behind_another, hold, lines_of
 from dispatcher.store.schema import actions, attempts, deliveries
+from dispatcher.store.search import Filter, Row, find, one
+
+__all__ = ["Change", "Filter", "Row", "find", "history", "one", "operators_waiting", "replay", "resolve", "sort_out"]
 
 PAGE = 1_000
 
 _d = deliveries.c
-_ROW = (
-    _d.id,
-    _d.operator,
-    _d.type,
-    _d.key,
-    _d.uid,
-    _d.status,
-    _d.attempts,
-    _d.due_at,
-    _d.accepted_at,
-    _d.finished_at,
-    _d.reason,
-    _d.ambiguous,
-    _d.parked,
-    _d.body,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which deliveries. Times in µs; `since` and `until` (exclusive) bound the acceptance, for the dead their end."""
-
-    operator: str | None = None
-    type: str | None = None
-    status: Status | None = None
-    key: str | None = None
-    uid: str | None = None
-    reason: str | None = None
-    since: int | None = None
-    until: int | None = None
-
-    def conditions(self) -> list[ColumnElement[bool]]:
-        equal = {name: getattr(self, name) for name in ("operator", "type", "key", "uid", "reason")}
-        found: list[ColumnElement[bool]] = [_d[name] == value for name, value in equal.items() if value is not None]
-        if self.status is not None:
-            # A literal, not a parameter: only then SQLite sees that the index of the dead will do.
-            found.append(_d.status == literal_column(f"'{self.status}'"))
-        at = _d.finished_at if self.status is Status.DEAD else _d.accepted_at
-        if self.since is not None:
-            found.append(at >= self.since)
-        if self.until is not None:
-            found.append(at < self.until)
-        return found
-
-
-class Row(NamedTuple):
-    """One line of the log, times in µs; `parked`: waits behind an earlier one; `body` is the frozen event's JSON."""
-
-    id: int
-    operator: str
-    type: str
-    key: str
-    uid: str
-    status: str
-    attempts: int
-    due_at: int | None
-    accepted_at: int
-    finished_at: int | None
-    reason: str | None
-    ambiguous: bool
-    parked: bool
-    body: str
 
 
 class Change(NamedTuple):
@@ -97,39 +34,6 @@ class Change(NamedTuple):
 
     taken: list[Row]
     refused: list[tuple[Row, str]]
-
-
-def find(database: Database, where: Filter, limit: int | None) -> Iterator[Row]:
-    """Newest first, page by page: memory stays constant, and no reader holds the store between two pages."""
-    before: int | None = None
-    while limit is None or limit > 0:
-        page = PAGE if limit is None else min(PAGE, limit)
-        with database.reading() as connection:
-            rows = _page(connection, where, before, page)
-        yield from rows
-        if len(rows) < page:
-            return
-        before = rows[-1].id
-        limit = None if limit is None else limit - len(rows)
-
-
-def _page(connection: Connection, where: Filter, before: int | None, size: int) -> list[Row]:
-    query = select(*_ROW).where(*where.conditions()).order_by(_d.id.desc()).limit(size)
-    if before is not None:
-        query = query.where(_d.id < before)
-    return [Row._make(row) for row in connection.execute(query)]
-
-
-def one(database: Database, operator: str, key: str, kind: str | None) -> Row:
-    """The delivery with this key. Raises Refused where there is none, or one under each of several types."""
-    where = Filter(operator=operator, key=key, type=kind)
-    rows = list(find(database, where, 2))
-    if not rows:
-        raise Refused(f"{operator} has no delivery {key}; look for it with: dispatcher log --key {key}")
-    if len(rows) > 1:
-        types = " and ".join(row.type for row in rows)
-        raise Refused(f"{operator} has {key} under {types}: name one with --type")
-    return rows[0]
 
 
 def history(database: Database, delivery: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -111,6 +111,8 @@ def open_engine(path: Path, patience: float) -> Engine:
             # Whatever is written twice before a checkpoint reaches the database once: with 32 MB of WAL instead of 4
             # a turn costs a quarter less. Not a matter of safety: each commit is in the WAL, and synced.
             connection.execute("PRAGMA wal_autocheckpoint = 8000")
+            # While somebody reads one view for long, the WAL can't begin anew and grows; afterwards it is cut to 64 MB.
+            connection.execute("PRAGMA journal_size_limit = 67108864")
             connection.execute("PRAGMA temp_store = MEMORY")
         except sqlite3.Error:
             connection.close()

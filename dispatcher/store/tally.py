@@ -42,7 +42,7 @@ def _tally(connection: Connection, names: list[str]) -> Tally:
 
 def by_table(counted: Tally) -> dict[str, int]:
     """Rows, by table; what grows with the work comes first."""
-    rows = {table.name: 0 for table in (*STREAMS, *WHOLE)}
+    rows = {str(table.name): 0 for table in (*STREAMS, *WHOLE)}
     for (table, *rest), count in counted.items():
         if len(rest) in (0, 2):
             rows[table] += count

@@ -103,9 +103,7 @@ def _all(connection: Connection, table: Table) -> Sequence[Row]:
 def filled(connection: Connection) -> list[str]:
     """The tables of those that are copied that have a row, by name."""
     return [
-        table.name
-        for table in (*STREAMS, *WHOLE)
-        if connection.execute(select(1).select_from(table).limit(1)).first()
+        table.name for table in (*STREAMS, *WHOLE) if connection.execute(select(1).select_from(table).limit(1)).first()
     ]
 
 
