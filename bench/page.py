@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.part import Part
+from bench.part import TEXT, Part
 from bench.results import Results, Stamped, stamps
 
 TEMPLATE = Path(__file__).parent / "page.md"
@@ -30,7 +30,7 @@ def page(parts: Iterable[Part], results: Results) -> str:
 def table(part: Part, rows: Iterable[Stamped]) -> str:
     """As Markdown. A fault stands in the first column, and the others are empty then."""
     headings = [part.first_heading, *(column.heading for column in part.columns)]
-    lines = [_line(headings), _line(["---", *("---:" for _ in part.columns)])]
+    lines = [_line(headings), _line(["---", *("---" if column.form == TEXT else "---:" for column in part.columns)])]
     for row in (one.row for one in rows):
         name = f"{row.name}: {row.fault}" if row.fault else row.name
         lines.append(_line([name, *(column.show(row.cells.get(column.key)) for column in part.columns)]))

@@ -7,10 +7,12 @@ from bench.contender import Contender
 from bench.ground import Ground
 from bench.results import Cell, Row
 
+TEXT = "{}"
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`form` is the format of a number; text stands as it is."""
+    """`form` is the format of a number, or TEXT; text stands as it is in every column."""
 
     key: str
     heading: str

@@ -37,6 +37,12 @@ class Workers:
             if process.poll() is not None:
                 raise Failed(f"a worker ended with status {process.returncode}: {last_words(log)}")
 
+    def wait(self) -> None:
+        """Until one ends by itself. Raises Failed as `check`."""
+        while True:
+            self.check()
+            time.sleep(0.02)
+
     def kill(self) -> None:
         """As if the machine had lost its power: every process of every group at once."""
         self._signal(signal.SIGKILL)

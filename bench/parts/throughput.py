@@ -14,7 +14,7 @@ from bench.ground import Kind
 from bench.loader import Capacity, capacity, check
 from bench.orders import FAST, orders
 from bench.ours import JOBS, SLOTS, contender
-from bench.part import Bench, Column, Part
+from bench.part import TEXT, Bench, Column, Part
 from bench.peers import PEERS
 from bench.peers.job import body
 from bench.processes import running
@@ -50,10 +50,15 @@ def drain(bench: Bench, one: Contender) -> Drained:
     with sink() as counted, one.open(bench.ground, counted.url, one.slots, (FAST,)) as stand:
         stand.fill(orders(one.jobs))
         drained = drained_by(stand, counted, one.jobs)
-        (tally,) = counted.tallies()
-    if (tally.received, tally.octets) != (one.jobs, octets(one.jobs)):
-        raise Failed(f"{tally.received} requests of {tally.octets} bytes, not {one.jobs} of {octets(one.jobs)}")
+        check_work(counted, one.jobs)
     return drained
+
+
+def check_work(counted: Counted, jobs: int) -> None:
+    """Nobody saves work by sending something else. Raises Failed."""
+    (tally,) = counted.tallies()
+    if (tally.received, tally.octets) != (jobs, octets(jobs)):
+        raise Failed(f"{tally.received} requests of {tally.octets} bytes, not {jobs} of {octets(jobs)}")
 
 
 def drained_by(stand: Stand, counted: Counted, jobs: int) -> Drained:
@@ -64,6 +69,8 @@ def drained_by(stand: Stand, counted: Counted, jobs: int) -> Drained:
         counted.until(jobs, workers)
         elapsed = time.perf_counter() - started
         used, served = workers.cpu_seconds() - used, counted.cpu_seconds() - served
+    if begun >= jobs:
+        raise Failed(f"{jobs} jobs are too few to measure")
     (tally,) = counted.tallies()
     rate = (tally.received - 1) / (tally.last - tally.first)
     return Drained(rate, used / (jobs - begun) * 1e6, served / elapsed)
@@ -71,7 +78,7 @@ def drained_by(stand: Stand, counted: Counted, jobs: int) -> Drained:
 
 @functools.cache
 def octets(count: int) -> int:
-    """What the bodies of so many orders come to: nobody saves work by sending something else."""
+    """What the bodies of so many orders come to."""
     return sum(len(body(one.event, one.uid)) for one in orders(count))
 
 
@@ -167,9 +174,9 @@ PART = Part(
         Column("postgresql", "of the dispatcher on PostgreSQL", "{:.2f}"),
         Column("cpu", "µs of CPU each"),
         Column("sink", "sink's share of a core", "{:.2f}"),
-        Column("log", "attempt log"),
-        Column("durable", "durable per job"),
-        Column("settings", "settings"),
+        Column("log", "attempt log", TEXT),
+        Column("durable", "durable per job", TEXT),
+        Column("settings", "settings", TEXT),
         Column("jobs", "jobs"),
     ),
     rows,
