@@ -83,8 +83,11 @@ def test_a_request_that_comes_byte_by_byte_is_answered_once(counted: Counted) ->
     client = Client(counted)
     with closing(client.socket):
         client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for number in range(len(data := request("/split"))):
+        data = request("/split")
+        for number in range(len(data) - 1):
             client.send(data[number : number + 1])
+        assert not sum(tally.received for tally in counted.tallies("/split"))
+        client.send(data[-1:])
         assert client.answered(YES)
         assert one(counted, "/split").received == 1
         assert one(counted, "/split").octets == 20
@@ -96,6 +99,7 @@ def test_requests_in_one_write_are_all_answered_the_cut_one_when_the_rest_has_co
         last = request("/piped", b"y" * 30, "content-length")
         client.send(request("/piped") * 400 + last[:-7])
         assert client.answered(*[YES] * 400)
+        assert one(counted, "/piped").received == 400
         client.send(last[-7:])
         assert client.answered(YES)
     assert one(counted, "/piped").received == 401
@@ -119,8 +123,10 @@ def test_a_slow_path_holds_up_its_own_connection_and_no_other(counted: Counted) 
     with closing(slow.socket), closing(fast.socket):
         slow.send(request("/slow/1") + request("/after"))
         assert fast.ask(request("/before"))
+        slow.send(request("/after"))
+        assert fast.ask(request("/before"))
         assert not counted.tallies("/after")
-        assert slow.answered(YES, YES)
+        assert slow.answered(YES, YES, YES)
     tally = one(counted, "/slow/1")
     assert tally.answered_last - tally.first >= 0.2
     assert one(counted, "/after").last >= tally.answered_last
@@ -219,7 +225,12 @@ def test_what_takes_too_long_is_named_and_the_alarm_is_off_afterwards() -> None:
     assert attempted("a peer", 0.01, wait) == Row("a peer", fault="failed: not done after 0.01 s")
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     with deadline(60):
-        assert attempted_with(Missing("no redis-server")).fault == "skipped: no redis-server"
+        assert signal.getitimer(signal.ITIMER_REAL) > (0.0, 0.0)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_what_is_missing_is_skipped_and_what_breaks_is_named() -> None:
+    assert attempted_with(Missing("no redis-server")).fault == "skipped: no redis-server"
     assert attempted_with(KeyError("x")).fault == "failed: KeyError: 'x'"
 
 
@@ -279,6 +290,7 @@ def test_a_run_of_one_part_keeps_what_others_brought_and_when(tmp_path: Path) ->
     text = page(PARTS, Results(tmp_path / "results.json"))
     assert "12,345" in text
     assert "15,500" not in text
+    assert "gone" not in text
     assert "| awa: skipped: no network |" in text
     assert "2026-02-02, commit bbbbbbb; a new machine" in text
     assert "2026-01-01, commit aaaaaaa; an old machine" in text

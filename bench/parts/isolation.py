@@ -7,7 +7,7 @@ from functools import partial
 
 from bench.deadline import Failed
 from bench.ground import Kind
-from bench.orders import FAST, SLOW, Order, orders
+from bench.orders import FAST, SLOW, Order, operator, orders
 from bench.ours import dispatcher, unlimited
 from bench.part import Bench, Column, Part
 from bench.processes import Workers, running
@@ -21,27 +21,34 @@ MIXED = (FAST, FAST, FAST, FAST, SLOW)
 CROWD = tuple(f"{SLOW if n % 5 == 4 else FAST}/{n:04d}" for n in range(1_000))
 # How long it is watched whether the slow one's own events flow, from the first request on.
 PERIOD_SECONDS = 20.0
+ALONE_SECONDS = 3.0
 PATIENCE_SECONDS = 90.0
 DEADLINE_SECONDS = 150.0
+
+_ACCEPTED_QUERY = f"SELECT min(accepted_at) FROM deliveries WHERE operator = '{operator(FAST)}'"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`more` are settings of every operator; `delay` is what an answer of the slow one takes."""
+    """`more` are settings of every operator; `delay` is what an answer of the slow one takes.
+
+    `given` waits when the worker starts; `later` comes when the slow one has had the worker to itself for a while.
+    """
 
     name: str
     delay: str
     given: Sequence[Order]
+    later: Sequence[Order] = ()
     more: str = ""
 
 
 def cases() -> Iterator[Case]:
-    mixed, backlog = orders(2_000, paths=MIXED), [*orders(100_000, paths=(SLOW,)), *orders(1_600, start=10**6)]
+    mixed, backlog, later = orders(2_000, paths=MIXED), orders(100_000, paths=(SLOW,)), orders(1_600, start=10**6)
     own = "no operator has a limit of its own"
     yield Case("one in five of 2,000 to an operator that takes 2 s", "2", mixed)
-    yield Case(f"the same, {own}", "2", mixed, unlimited(SLOTS))
-    yield Case("1,600 behind 100,000 for an operator that never answers", "never", backlog)
-    yield Case(f"the same, {own}", "never", backlog, unlimited(SLOTS))
+    yield Case(f"the same, {own}", "2", mixed, more=unlimited(SLOTS))
+    yield Case("1,600 come while 100,000 wait for an operator that never answers", "never", backlog, later)
+    yield Case(f"the same, {own}", "never", backlog, later, unlimited(SLOTS))
     yield Case("10,000 to 1,000 operators, of which 200 take 2 s", "2", orders(10_000, paths=CROWD))
 
 
@@ -61,19 +68,24 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def isolated(bench: Bench, case: Case, kind: Kind) -> dict[str, Cell]:
-    paths = sorted({one.path for one in case.given})
+    paths = sorted({one.path for one in (*case.given, *case.later)})
     with (
         sink("--delay", f"{SLOW}={case.delay}") as counted,
         dispatcher(kind, 1, case.more, bench.ground, counted.url, SLOTS, paths) as stand,
     ):
         stand.fill(case.given)
         with running(stand.start()) as workers:
-            return watched(counted, workers, sum(one.path.startswith(FAST) for one in case.given))
+            first = since = counted.begun(workers)
+            if case.later:
+                time.sleep(ALONE_SECONDS)
+                stand.fill(case.later)
+                since = stand.query(_ACCEPTED_QUERY)[0][0] / 1e6
+            fast = sum(one.path.startswith(FAST) for one in (*case.given, *case.later))
+            return watched(counted, workers, fast, first, since)
 
 
-def watched(counted: Counted, workers: Workers, fast: int) -> dict[str, Cell]:
-    """From the first request on: when the last fast delivery was made, what went to the slow within the period."""
-    first = counted.begun(workers)
+def watched(counted: Counted, workers: Workers, fast: int, first: float, since: float) -> dict[str, Cell]:
+    """The last fast delivery, from `since` on; what went to the slow within the period, which begins at `first`."""
     slow: list[Tally] = []
     while counted.answered(FAST) < fast or not slow:
         workers.check()
@@ -85,7 +97,7 @@ def watched(counted: Counted, workers: Workers, fast: int) -> dict[str, Cell]:
             )
         time.sleep(0.1)
     return {
-        "fast": max(tally.answered_last for tally in counted.tallies(FAST)) - first,
+        "fast": max(tally.answered_last for tally in counted.tallies(FAST)) - since,
         "sent": float(sum(tally.received for tally in slow)),
         "answered": float(sum(tally.answered for tally in slow)),
     }
