@@ -43,28 +43,22 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
+    """The first two kinds twice: an operator may have all that the worker has, or what it has by default."""
     mixed, backlog, later = orders(2_000, paths=MIXED), orders(100_000, paths=(SLOW,)), orders(1_600, start=10**6)
-    own = "no operator has a limit of its own"
-    yield Case("one in five of 2,000 to an operator that takes 2 s", "2", mixed)
-    yield Case(f"the same, {own}", "2", mixed, more=unlimited(SLOTS))
-    yield Case("1,600 come while 100,000 wait for an operator that never answers", "never", backlog, later)
-    yield Case(f"the same, {own}", "never", backlog, later, unlimited(SLOTS))
+    for limits, more in (("", ""), (", no operator limited", unlimited(SLOTS))):
+        yield Case(f"one in five of 2,000 to an operator that takes 2 s{limits}", "2", mixed, more=more)
+        yield Case(
+            f"1,600 come, 100,000 wait for an operator that never answers{limits}", "never", backlog, later, more
+        )
     yield Case("10,000 to 1,000 operators, of which 200 take 2 s", "2", orders(10_000, paths=CROWD))
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    before = ""
     for case in cases():
-        # A table's rows need names of their own.
-        full = case.name.replace("the same", before)
-        before = before if full != case.name else case.name
         for kind in (Kind.SQLITE, Kind.POSTGRESQL):
-            bench.say(f"{full} ({kind})")
-            yield attempted(
-                f"{full} ({kind})",
-                DEADLINE_SECONDS,
-                partial(isolated, bench, case, kind),
-            )
+            name = f"{case.name} ({kind})"
+            bench.say(name)
+            yield attempted(name, DEADLINE_SECONDS, partial(isolated, bench, case, kind))
 
 
 def isolated(bench: Bench, case: Case, kind: Kind) -> dict[str, Cell]:
