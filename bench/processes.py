@@ -51,12 +51,15 @@ class Workers:
 
     def stop(self) -> None:
         """Asked first, killed after `GRACE_SECONDS`; children that outlive their parent as well."""
-        self._signal(signal.SIGTERM)
-        end = time.monotonic() + GRACE_SECONDS
-        for process in self._processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, end - time.monotonic()))
-        self.kill()
+        try:
+            self._signal(signal.SIGTERM)
+            end = time.monotonic() + GRACE_SECONDS
+            for process in self._processes:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, end - time.monotonic()))
+        finally:
+            # Also when a deadline ends the waiting.
+            self.kill()
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._processes:
