@@ -7,7 +7,7 @@ import itertools
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bench.deadline import Failed, Missing
-from bench.processes import Workers, free_port, last_words, run, running
+from bench.processes import Workers, free_port, last_words, run, running, server_cpu_seconds
 
 
 class Kind(StrEnum):
@@ -33,6 +33,8 @@ class Ground:
         self.folder = folder
         self._stack = stack
         self._count = itertools.count(1)
+        # CPU seconds that the server of the store in use has taken; nothing where there is none.
+        self.server_cpu: Callable[[], float] = float
 
     @contextlib.contextmanager
     def place(self) -> Iterator[Path]:
@@ -43,6 +45,7 @@ class Ground:
     @contextlib.contextmanager
     def store(self, kind: Kind, folder: Path) -> Iterator[str]:
         """An empty one: a file's path, or a URL as libpq and Redis clients take it."""
+        self.server_cpu = float
         if kind is Kind.SQLITE:
             yield str(folder / "jobs.db")
         elif kind is Kind.REDIS:
@@ -58,6 +61,7 @@ class Ground:
         server.psql(f"CREATE DATABASE {name}")
         # What the measurement before left to be written is not this one's.
         server.psql("CHECKPOINT")
+        self.server_cpu = functools.partial(server_cpu_seconds, server.get_pid())
         try:
             host = quote(server.get_uri().partition("host=")[2], safe="/")
             yield f"postgresql://postgres@localhost/{name}?host={host}"
@@ -86,6 +90,7 @@ class Ground:
                 if time.monotonic() > end:
                     raise Failed(f"redis-server did not start: {last_words(log)}")
                 time.sleep(0.02)
+            self.server_cpu = workers.cpu_seconds
             yield f"redis://127.0.0.1:{port}/0"
 
 

@@ -68,21 +68,37 @@ class Workers:
 
     def cpu_seconds(self) -> float:
         """User and system time that all of them have used, ended children apart."""
-        return sum((int(fields[11]) + int(fields[12])) / _TICKS for fields in self._stats())
+        return sum(_used(fields) for fields in self._stats())
 
     def resident_bytes(self) -> int:
         return sum(int(fields[21]) * _PAGE for fields in self._stats())
 
     def _stats(self) -> Iterator[list[str]]:
-        """What stands after the name in /proc/PID/stat, for every process of the groups."""
         groups = {process.pid for process in self._processes}
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = path.read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) in groups:
-                yield fields
+        return (fields for _, fields in _everybody() if int(fields[2]) in groups)
+
+
+def server_cpu_seconds(pid: int) -> float:
+    """User and system time of a server and its children, those that have ended as well."""
+    total = 0.0
+    for number, fields in _everybody():
+        if number == pid:
+            total += _used(fields) + (int(fields[13]) + int(fields[14])) / _TICKS
+        elif int(fields[1]) == pid:
+            total += _used(fields)
+    return total
+
+
+def _everybody() -> Iterator[tuple[int, list[str]]]:
+    """Every process of the machine, with what stands after its name in /proc/PID/stat."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        # Some end while we look.
+        with contextlib.suppress(OSError):
+            yield int(path.parent.name), path.read_text().rpartition(")")[2].split()
+
+
+def _used(fields: list[str]) -> float:
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _start(command: Sequence[str], log: Path, folder: Path | None, env: Mapping[str, str]) -> subprocess.Popen[bytes]:

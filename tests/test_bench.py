@@ -248,8 +248,8 @@ def test_who_failed_once_is_named_and_the_others_are_compared_round_by_round() -
         raise Missing("no node")
 
     for _ in range(3):
-        rounds.take("dispatcher (SQLite)", lambda: Drained(next(turn), 1, 0.1))
-        rounds.take("BullMQ", lambda: Drained(next(turn), 1, 0.1))
+        rounds.take("dispatcher (SQLite)", lambda: Drained(next(turn), 1, 1, 0.1))
+        rounds.take("BullMQ", lambda: Drained(next(turn), 1, 1, 0.1))
         rounds.take("awa", fail)
     assert rounds.row("BullMQ").cells["sqlite"] == 0.5
     assert rounds.row("BullMQ").cells["rate"] == 100.0

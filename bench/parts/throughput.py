@@ -31,10 +31,14 @@ SINK = "the sink itself, one request in each write, a second of its CPU"
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """Deliveries a second, µs of the workers' CPU for each, how busy one core was with the sink (0 to 1)."""
+    """Deliveries a second, µs of CPU for each, how busy one core was with the sink (0 to 1).
+
+    `cpu` is what the workers used, `server_cpu` what the store's server did.
+    """
 
     per_second: float
     cpu: float
+    server_cpu: float
     sink_share: float
 
 
@@ -49,7 +53,7 @@ def drain(bench: Bench, one: Contender) -> Drained:
     """Everything is waiting when the workers start; the rate is taken where the requests arrive."""
     with sink() as counted, one.open(bench.ground, counted.url, one.slots, (FAST,)) as stand:
         stand.fill(orders(one.jobs))
-        drained = drained_by(stand, counted, one.jobs)
+        drained = drained_by(stand, counted, one.jobs, bench.ground.server_cpu)
         check_work(counted, one.jobs)
     return drained
 
@@ -61,19 +65,19 @@ def check_work(counted: Counted, jobs: int) -> None:
         raise Failed(f"{tally.received} requests of {tally.octets} bytes, not {jobs} of {octets(jobs)}")
 
 
-def drained_by(stand: Stand, counted: Counted, jobs: int) -> Drained:
+def drained_by(stand: Stand, counted: Counted, jobs: int, server_cpu: Callable[[], float] = float) -> Drained:
     """What its workers make of so many that are waiting."""
     with running(stand.start()) as workers:
         begun = counted.until(jobs // 10, workers)
-        started, used, served = time.perf_counter(), workers.cpu_seconds(), counted.cpu_seconds()
+        meters = (time.perf_counter, workers.cpu_seconds, server_cpu, counted.cpu_seconds)
+        before = [meter() for meter in meters]
         counted.until(jobs, workers)
-        elapsed = time.perf_counter() - started
-        used, served = workers.cpu_seconds() - used, counted.cpu_seconds() - served
+        elapsed, used, served, sunk = (meter() - then for meter, then in zip(meters, before, strict=True))
     if begun >= jobs:
         raise Failed(f"{jobs} jobs are too few to measure")
     (tally,) = counted.tallies()
     rate = (tally.received - 1) / (tally.last - tally.first)
-    return Drained(rate, used / (jobs - begun) * 1e6, served / elapsed)
+    return Drained(rate, used / (jobs - begun) * 1e6, served / (jobs - begun) * 1e6, sunk / elapsed)
 
 
 @functools.cache
@@ -88,7 +92,7 @@ def transport() -> Drained:
         command = [sys.executable, "-m", "bench.transport", port, str(JOBS), str(SLOTS[Kind.SQLITE])]
         told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     rate, cpu = told.split()
-    return Drained(float(rate), float(cpu), 0.0)
+    return Drained(float(rate), float(cpu), 0.0, 0.0)
 
 
 class Rounds:
@@ -120,6 +124,7 @@ class Rounds:
                 "sqlite": self._ratio(name, _named(ON_SQLITE)),
                 "postgresql": self._ratio(name, _named(ON_POSTGRESQL)),
                 "cpu": statistics.median(one.cpu for one in found),
+                "all_cpu": statistics.median(one.cpu + one.server_cpu for one in found),
                 "sink": statistics.median(one.sink_share for one in found) or None,
                 **promised,
             },
@@ -173,6 +178,7 @@ PART = Part(
         Column("sqlite", "of the dispatcher on SQLite", "{:.2f}"),
         Column("postgresql", "of the dispatcher on PostgreSQL", "{:.2f}"),
         Column("cpu", "µs of CPU each"),
+        Column("all_cpu", "with the store's server"),
         Column("sink", "sink's share of a core", "{:.2f}"),
         Column("log", "attempt log", TEXT),
         Column("durable", "durable per job", TEXT),
