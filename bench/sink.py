@@ -9,6 +9,7 @@ import heapq
 import itertools
 import json
 import math
+import random
 import select
 import socket
 import sys
@@ -44,9 +45,9 @@ class Tally:
 
 @dataclass(slots=True)
 class Place:
-    """One path: how long its answers take (`inf`: for ever), and what came."""
+    """One path: how many seconds its answers take, by chance between two bounds (`inf`: for ever), and what came."""
 
-    delay: float
+    delay: tuple[float, float]
     tally: Tally = field(default_factory=Tally)
 
 
@@ -72,12 +73,14 @@ class Unframed(Exception):
 
 
 class Sink:
-    """`delays` are pairs of a path's beginning and the seconds that an answer takes; the first that fits counts.
+    """`delays` are pairs of a path's beginning and the bounds of what its answers take; the first that fits counts.
 
     `by_order` tells orders apart; `fail_first` answers an order's first request with 500.
     """
 
-    def __init__(self, delays: list[tuple[bytes, float]], *, by_order: bool = False, fail_first: bool = False) -> None:
+    def __init__(
+        self, delays: list[tuple[bytes, tuple[float, float]]], *, by_order: bool = False, fail_first: bool = False
+    ) -> None:
         self._delays = delays
         self._by_order = by_order
         self._fail_first = fail_first
@@ -87,6 +90,8 @@ class Sink:
         self._heads: dict[bytes, Head] = {}
         self._due: list[tuple[float, int, Connection, Place, bytes]] = []
         self._count = itertools.count()
+        # Always the same.
+        self._chance = random.Random(1)
         self._connections: dict[int, Connection] = {}
         self._poll = select.epoll()
 
@@ -145,7 +150,7 @@ class Sink:
                 answers.append(self._told())
                 continue
             answer = self._receive(head.place, data, body, at_end, now)
-            if head.place.delay and answer is not NO:
+            if head.place.delay[1] and answer is not NO:
                 self._put_off(connection, head.place, answer, now)
                 break
             answers.append(answer)
@@ -166,7 +171,7 @@ class Sink:
         if self._fail_first and order not in self._refused:
             self._refused.add(order)
             return NO
-        if place.delay:
+        if place.delay[1]:
             return order
         self._yes(place, order, now)
         return YES
@@ -185,8 +190,10 @@ class Sink:
 
     def _put_off(self, connection: Connection, place: Place, order: bytes, now: float) -> None:
         connection.waits = True
-        if place.delay < math.inf:
-            heapq.heappush(self._due, (now + place.delay, next(self._count), connection, place, order))
+        if place.delay[1] < math.inf:
+            heapq.heappush(
+                self._due, (now + self._chance.uniform(*place.delay), next(self._count), connection, place, order)
+            )
 
     def _answer_due(self) -> None:
         now = time.time()
@@ -223,7 +230,7 @@ class Sink:
 
     def _place(self, path: bytes) -> Place:
         if path not in self._places:
-            delay = next((seconds for beginning, seconds in self._delays if path.startswith(beginning)), 0.0)
+            delay = next((bounds for beginning, bounds in self._delays if path.startswith(beginning)), (0.0, 0.0))
             self._places[path] = Place(delay)
         return self._places[path]
 
@@ -241,15 +248,16 @@ def _order(data: bytes, start: int, end: int) -> bytes:
     return data[opening + 1 : data.find(b'"', opening + 1, end)]
 
 
-def _delay(text: str) -> tuple[bytes, float]:
+def _delay(text: str) -> tuple[bytes, tuple[float, float]]:
     path, _, seconds = text.rpartition("=")
-    return path.encode(), math.inf if seconds == "never" else float(seconds)
+    least, _, most = seconds.replace("never", "inf").partition("-")
+    return path.encode(), (float(least), float(most or least))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.sink")
     parser.add_argument("port", type=int)
-    parser.add_argument("--delay", type=_delay, action="append", default=[], metavar="PATH=SECONDS|never")
+    parser.add_argument("--delay", type=_delay, action="append", default=[], metavar="PATH=SECONDS|FROM-TO|never")
     parser.add_argument("--by-order", action="store_true")
     parser.add_argument("--fail-first", action="store_true")
     given = parser.parse_args()
