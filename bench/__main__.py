@@ -1,103 +1,101 @@
-"""`make bench`: every measurement in one run, printed and written to docs/benchmarks.md."""
+"""`make bench`: every measurement in one run, printed and written to docs/benchmarks.md.
 
-import os
-import platform
-import sqlite3
-import statistics
+`python -m bench [PART…]` measures some parts only; the others' figures stay on the page as they were taken.
+"""
+
+import argparse
+import signal
 import sys
+import time
 from collections.abc import Iterator
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 
-from bench import measures
-from bench.measures import Rate
+from bench.deadline import Failed
+from bench.ground import ground
+from bench.loader import capacity, check
+from bench.machine import machine
+from bench.page import page, table
+from bench.part import Bench, Part
+from bench.parts import PARTS
+from bench.results import Results, Row, Stamp, Stamped, fault, stamp
 
-ROUNDS = 3
-DRAIN = 40_000
-PLAYERS = 100_000
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-
-HEAD = """\
-# Benchmarks
-
-Written by `make bench`. The sink (the operator's side, which says yes to everything) runs on the same cores. Machines
-are noisy: only the ratios within one run mean anything; each rate is the median of {rounds} rounds, taken in turn.
-
-{machine}
-
-| measured | figure | beside it |
-|---|---:|---|
-"""
-TAIL = """
-- *Settled* means: claimed, encrypted, POSTed, judged, and committed with an attempt row (`synchronous=FULL`), one log
-  line each, by one process; {drain} waiting spins, 512 in flight, one operator.
-- *The bare transport* sends requests of the same size in a loop: deadline, address check and body cap, but no
-  encryption, no log and no store.
-- *Settled in order*: `ordering = {{ key = "uid" }}`, as many spins as players, against the same spins without it.
-- *Accept to first POST* is taken from the store: `accepted_at` to the attempt's `started_at`, with an `enqueue` that
-  is fed by a pipe, the store's commit included.
-"""
+DOCS = Path(__file__).parent.parent / "docs"
 
 
-def machine() -> str:
-    parts = [f"{os.cpu_count()} cores", platform.machine(), f"Python {platform.python_version()}"]
-    parts += [f"SQLite {sqlite3.sqlite_version}"]
-    parts += [f"{name} {version(name)}" for name in ("sqlalchemy", "httptools", "uvloop", "cryptography")]
-    return ", ".join(parts) + "."
+def main() -> int:
+    given = _arguments()
+    # What was started is ended, whoever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    wanted = [part for part in PARTS if part.name in given.parts or (not given.parts and not part.long)]
+    results = Results(DOCS / "benchmarks.json")
+    try:
+        check(capacity(), _highest(results))
+    except Failed as failed:
+        sys.stderr.write(f"{failed}\n")
+        return 1
+    now = stamp(machine())
+    _write(f"{now.machine}.\n")
+    with ground() as place:
+        bench = Bench(place, given.rounds, given.who, _say)
+        for part in wanted:
+            _measure(part, bench, results, now, whole=not given.who)
+            (DOCS / "benchmarks.md").write_text(page(PARTS, results), "utf-8")
+            results.save()
+    return 0
 
 
-def rows() -> Iterator[tuple[str, str, str]]:
-    drained, bare = [], []
-    for _ in range(ROUNDS):
-        bare.append(measures.transport(DRAIN))
-        drained.append(measures.drain(DRAIN))
-    ceiling, settled = _median(bare), _median(drained)
-    share = statistics.median(d.per_second / b.per_second for d, b in zip(drained, bare, strict=True))
-    yield "the bare transport", f"{ceiling.per_second:,.0f} POST/s", f"{ceiling.cpu:.0f} µs of CPU each"
-    yield (
-        "settled",
-        f"{settled.per_second:,.0f}/s",
-        f"{settled.cpu:.0f} µs of CPU each; {share:.2f} of the bare transport",
-    )
-    lines = _median([measures.accept(100_000) for _ in range(ROUNDS)])
-    yield "accepted by `enqueue`", f"{lines.per_second:,.0f} lines/s", "validated, committed in batches of 1,000"
-    yield from _ordered()
-    waited = measures.latency(200, 10)
-    yield "accept to first POST, 200/s", f"p50 {waited.p50:.1f} ms", f"p99 {waited.p99:.1f} ms"
-    late = measures.lateness(1_000)
-    yield (
-        "retry after its due time, 1,000 due at once",
-        f"p99 {late.p99:.1f} ms",
-        f"least {late.least:.1f} ms: never early",
-    )
+def _measure(part: Part, bench: Bench, results: Results, now: Stamp, *, whole: bool) -> None:
+    rows = []
+    for row in _rows(part, replace(bench, say=lambda told: _say(f"{part.name}, {told}"))):
+        results.put(part.name, row, now)
+        rows.append(Stamped(row, now))
+    if whole:
+        results.keep_only(part.name, [one.row.name for one in rows])
+    _write(f"\n{part.about}\n\n{table(part, rows)}\n")
 
 
-def _ordered() -> Iterator[tuple[str, str, str]]:
-    """Side by side: the same spins with one player's after the other, and all beside each other."""
-    pairs = [
-        (measures.lines(PLAYERS, PLAYERS, ordered=False), measures.lines(PLAYERS, PLAYERS, ordered=True))
-        for _ in range(ROUNDS)
-    ]
-    settled = statistics.median(one.settled.per_second / other.settled.per_second for other, one in pairs)
-    accepted = statistics.median(one.accepted.per_second / other.accepted.per_second for other, one in pairs)
-    rate = _median([one.settled for _, one in pairs])
-    yield (
-        f"settled in order, {PLAYERS:,} players",
-        f"{rate.per_second:,.0f}/s",
-        f"{settled:.2f} of unordered; accepted at {accepted:.2f} of it",
-    )
+def _rows(part: Part, bench: Bench) -> Iterator[Row]:
+    """The part's own, and one for what broke it."""
+    try:
+        yield from part.rows(bench)
+    except Exception as error:
+        yield Row(part.name, fault=fault(error))
 
 
-def _median(rates: list[Rate]) -> Rate:
-    return Rate(statistics.median(rate.per_second for rate in rates), statistics.median(rate.cpu for rate in rates))
+def _highest(results: Results) -> float:
+    """The highest rate of deliveries that was ever written down."""
+    rows = (one.row for one in results.parts.get("peers", {}).values())
+    rates = (row.cells.get("rate") for row in rows if "sink" in row.cells)
+    return max((rate for rate in rates if isinstance(rate, float)), default=0.0)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="\n".join(_parts()))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("parts", nargs="*", metavar="PART", help="all but those on demand unless given")
+    parser.add_argument("--rounds", type=int, default=3, help="of what is measured by turns (3)")
+    parser.add_argument("--who", default="", metavar="NAME", help="only contenders in whose name or store this stands")
+    given = parser.parse_args()
+    unknown = set(given.parts) - {part.name for part in PARTS}
+    if unknown:
+        parser.error(f"there is no part {' and '.join(sorted(unknown))}")
+    return given
+
+
+def _parts() -> Iterator[str]:
+    for part in PARTS:
+        yield f"{part.name:12}{part.about}" + (" (on demand)" if part.long else "")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _say(told: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {told}\n")
 
 
 if __name__ == "__main__":
-    text = HEAD.format(rounds=ROUNDS, machine=machine())
-    sys.stdout.write(text)
-    for row in rows():
-        line = "| " + " | ".join(row) + " |\n"
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        text += line
-    PAGE.write_text(text + TAIL.format(drain=f"{DRAIN:,}"), "utf-8")
+    sys.exit(main())
