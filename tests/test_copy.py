@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from dispatcher.errors import Refused
 from dispatcher.place import Place, Server
 from dispatcher.policy import Reason
 from dispatcher.store import copy as procedure
-from dispatcher.store import ledger, operators, transfer, workers
+from dispatcher.store import ledger, operators, quiet, transfer, workers
 from dispatcher.store.copy import Copied, Different, abandon, copy, open_side
 from dispatcher.store.corridor import Fate
 from dispatcher.store.engine import open_database
@@ -299,6 +300,20 @@ def test_a_copy_is_refused_while_a_worker_runs_on_either_side(sides: Sides) -> N
         database.close()
         assert (runs(sides.source), runs(sides.target)) == (True, True)
     moved(sides)
+
+
+def test_a_worker_that_begins_between_the_look_and_the_mark_is_seen(
+    postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with apart(postgresql, tmp_path, "server") as place:
+        database = open_database(place)
+        workers.enter(database)
+        monkeypatch.setattr(quiet, "at_work", lambda _database: [])
+        for sides in (Sides(place, tmp_path / "file.db"), Sides(tmp_path / "other.db", place)):
+            open_database(sides.source).close()
+            assert "is worked on" in refused(partial(moved, sides))
+            assert runs(place)
+        database.close()
 
 
 def test_a_target_that_holds_something_and_a_store_itself_are_refused_as_they_are(sides: Sides) -> None:

@@ -7,5 +7,6 @@ tables and columns itself and imports nothing of ours. There is no way back but 
 `tests/test_migrations.py` holds that both ways to a store give the same.
 
 `op.create_table`, `op.add_column`, `op.create_index` and `op.drop_index` mean the same to both databases; a partial
-index says `sqlite_where` and `postgresql_where`.
+index says `sqlite_where` and `postgresql_where`. Constraints of a file's table can't be changed: it is made anew, as in
+`r0002`; foreign keys are off meanwhile, and looked at in the end.
 """
