@@ -302,6 +302,16 @@ def test_a_copy_is_refused_while_a_worker_runs_on_either_side(sides: Sides) -> N
     moved(sides)
 
 
+def test_of_two_copies_on_one_server_the_second_is_refused(postgresql: PostgreSQL) -> None:
+    one, other = open_database(postgresql.place), open_database(postgresql.place)
+    with quiet.moving(one):
+        assert "another `dispatcher db` command is at work" in refused(quiet.moving(other).__enter__)
+    with quiet.moving(other):
+        pass
+    one.close()
+    other.close()
+
+
 def test_a_worker_that_begins_between_the_look_and_the_mark_is_seen(
     postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
