@@ -1,6 +1,6 @@
 """How many cells for one million spins a second? Reckoned minute by minute from what bench/costs.toml says.
 
-A cell is one database with its workers and operators. `python -m bench.cells` writes the answer and its picture to docs/.
+A cell is one database with its workers and operators. `python -m bench.cells` writes answer and picture to docs/.
 """
 
 import heapq

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
-from bench.cell_costs import read
+from bench.cell_costs import Load, read
 from bench.cells import Answer, answer, day, parts, place
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -25,7 +26,7 @@ def found() -> dict[str, Answer]:
         "all operators up": answer(costs, replace(load, down_share=0.0, draws=1)),
         f"**{down}**": answer(costs, load),
         "the same without a breaker": answer(costs, replace(load, breaker=False)),
-        "with a breaker; no entry above a tenth of a cell": answer(costs, replace(load, largest=0.1)),
+        "with a breaker; entries of at most 10%": answer(costs, replace(load, largest=0.1)),
     }
 
 
@@ -59,14 +60,33 @@ def answer_table() -> str:
     head = ("case", "cells", "entries", "busiest cell", "rows waiting, at most", "worked off after")
     ours = list(found().values())[1]
     spins = load.spins / ours.cells
-    stored = f"{spins * 3600 / 1e6:,.0f} million rows and {spins * 3600 * costs.event_bytes / 1e9:,.0f} GB an hour"
+    told = [
+        f"A cell then takes {spins:,.0f} events a second, has up to {ours.in_flight:,.0f} requests in flight and grows by",
+        f"{spins * 3600 / 1e6:,.0f} million rows and {spins * 3600 * costs.event_bytes / 1e9:,.0f} GB an hour. At worst",
+        f"those that are down have {ours.waiting / load.spins / load.down_for / 60:.1%} of the load.",
+        f"{_many(ours.dead) if ours.dead else 'Nothing'} ends dead: the last attempt comes",
+        f"{sum(load.delays)} minutes after the first.",
+    ]
     return (
+        f"{_assumed(load, parts(costs, load)[0].rate)}\n"
         f"**{ours.cells} cells of {costs.cores:g} cores for {load.spins:,.0f} spins a second.**\n\n"
         f"{_table(head, rows)}\n"
-        f"A cell then takes {spins:,.0f} events a second, has up to {ours.in_flight:,.0f} requests in flight and grows"
-        f" by {stored}.\n{_many(ours.dead) if ours.dead else 'Nothing'} ends dead: the last attempt comes"
-        f" {sum(load.delays)} minutes after the first.\n"
+        f"{fill(' '.join(told), 125)}\n"
     )
+
+
+def _assumed(load: Load, most: float) -> str:
+    largest = 1 / sum(1 / (place_ + 1) ** load.skew for place_ in range(load.operators))
+    sentences = [
+        f"{load.operators:,} operators of very different size (Zipf, exponent {load.skew}; the largest has {largest:.1%}",
+        "of everything) are spread over the cells, each in one entry of its cell's configuration; those above",
+        f"{load.largest:.0%} of what a cell is planned for, {most:,.0f} events a second, in several.",
+        f"{load.down_share:.0%} of them are down for {load.down_for} minutes, half hanging for {load.timeout_s:g} s each",
+        f"time, half refusing; which ones is drawn {load.draws} times, and the largest is in the first draw. Afterwards they",
+        f"take {load.catch_up:g} times their own pace. The number of cells is the smallest at which none is above",
+        f"{load.target:.0%} in any minute of any draw, and all is worked off within {load.worked_off} minutes.",
+    ]
+    return fill(" ".join(sentences), 125) + "\n"
 
 
 def _many(number: float) -> str:

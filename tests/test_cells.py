@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from bench.cell_costs import Costs, Load, read
-from bench.cells import answer, course, down_in, parts, place
+from bench.cells import Part, answer, course, down_in, parts, place
 from bench.cells_page import PAGE, PICTURE, page, picture
 
 COSTS, WHOLE, ROWS = read()
@@ -55,6 +55,12 @@ def test_an_operator_larger_than_a_cell_is_split_over_as_many_cells() -> None:
     pieces = Counter(part.operator for part in every)[0]
     placed = place(every, pieces)
     assert len({cell for part, cell in zip(every, placed, strict=True) if part.operator == 0}) == pieces > 1
+
+
+def test_two_parts_of_one_operator_share_a_cell_only_where_there_is_no_other() -> None:
+    first, other, second = Part(0, 3.0), Part(1, 10.0), Part(0, 1.0)
+    assert place([first, other, second], 2) == [0, 1, 1]
+    assert place([first, second], 1) == [0, 0]
 
 
 def test_the_largest_operator_is_down_in_the_first_draw() -> None:
