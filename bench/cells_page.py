@@ -61,9 +61,9 @@ def answer_table() -> str:
     ours = list(found().values())[1]
     spins = load.spins / ours.cells
     told = [
-        f"A cell then takes {spins:,.0f} events a second, has up to {ours.in_flight:,.0f} requests in flight and grows by",
-        f"{spins * 3600 / 1e6:,.0f} million rows and {spins * 3600 * costs.event_bytes / 1e9:,.0f} GB an hour. At worst",
-        f"those that are down have {ours.waiting / load.spins / load.down_for / 60:.1%} of the load.",
+        f"A cell then takes {spins:,.0f} events a second, has up to {ours.in_flight:,.0f} requests in flight and grows",
+        f"by {spins * 3600 / 1e6:,.0f} million rows and {spins * 3600 * costs.event_bytes / 1e9:,.0f} GB an hour.",
+        f"At worst those that are down have {ours.waiting / load.spins / load.down_for / 60:.1%} of the load.",
         f"{_many(ours.dead) if ours.dead else 'Nothing'} ends dead: the last attempt comes",
         f"{sum(load.delays)} minutes after the first.",
     ]
@@ -78,12 +78,12 @@ def answer_table() -> str:
 def _assumed(load: Load, most: float) -> str:
     largest = 1 / sum(1 / (place_ + 1) ** load.skew for place_ in range(load.operators))
     sentences = [
-        f"{load.operators:,} operators of very different size (Zipf, exponent {load.skew}; the largest has {largest:.1%}",
-        "of everything) are spread over the cells, each in one entry of its cell's configuration; those above",
+        f"{load.operators:,} operators of very different size (Zipf, exponent {load.skew}; the largest has",
+        f"{largest:.1%} of everything) are spread over the cells, each in one entry of its cell's configuration; those above",
         f"{load.largest:.0%} of what a cell is planned for, {most:,.0f} events a second, in several.",
-        f"{load.down_share:.0%} of them are down for {load.down_for} minutes, half hanging for {load.timeout_s:g} s each",
-        f"time, half refusing; which ones is drawn {load.draws} times, and the largest is in the first draw. Afterwards they",
-        f"take {load.catch_up:g} times their own pace. The number of cells is the smallest at which none is above",
+        f"{load.down_share:.0%} of them are down for {load.down_for} minutes, half hanging for {load.timeout_s:g} s",
+        f"each time, half refusing; which ones is drawn {load.draws} times, and the largest is in the first draw.",
+        f"Afterwards they take {load.catch_up:g} times their own pace. The number of cells is the smallest at which none is above",
         f"{load.target:.0%} in any minute of any draw, and all is worked off within {load.worked_off} minutes.",
     ]
     return fill(" ".join(sentences), 125) + "\n"
