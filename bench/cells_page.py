@@ -79,11 +79,13 @@ def _assumed(load: Load, most: float) -> str:
     largest = 1 / sum(1 / (place_ + 1) ** load.skew for place_ in range(load.operators))
     sentences = [
         f"{load.operators:,} operators of very different size (Zipf, exponent {load.skew}; the largest has",
-        f"{largest:.1%} of everything) are spread over the cells, each in one entry of its cell's configuration; those above",
+        f"{largest:.1%} of everything) are spread over the cells, each in one entry of its cell's",
+        "configuration; those above",
         f"{load.largest:.0%} of what a cell is planned for, {most:,.0f} events a second, in several.",
         f"{load.down_share:.0%} of them are down for {load.down_for} minutes, half hanging for {load.timeout_s:g} s",
         f"each time, half refusing; which ones is drawn {load.draws} times, and the largest is in the first draw.",
-        f"Afterwards they take {load.catch_up:g} times their own pace. The number of cells is the smallest at which none is above",
+        f"Afterwards they take {load.catch_up:g} times their own pace. The number of cells is the smallest",
+        "at which none is above",
         f"{load.target:.0%} in any minute of any draw, and all is worked off within {load.worked_off} minutes.",
     ]
     return fill(" ".join(sentences), 125) + "\n"
