@@ -34,7 +34,7 @@ def main() -> int:
     except Failed as failed:
         sys.stderr.write(f"{failed}\n")
         return 1
-    now = stamp(machine())
+    now = stamp(f"{machine()}; rounds: {given.rounds}")
     _write(f"{now.machine}.\n")
     with ground() as place:
         bench = Bench(place, given.rounds, given.who, _say)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.contender import Contender, Stand
 from bench.deadline import Failed, deadline
@@ -24,7 +24,11 @@ from bench.stats import Counted, sink
 DEADLINE_SECONDS = 150.0
 ON_SQLITE = contender(Kind.SQLITE)
 ON_POSTGRESQL = contender(Kind.POSTGRESQL)
-OURS = (ON_SQLITE, ON_POSTGRESQL, contender(Kind.POSTGRESQL, 2))
+# What suits the dispatcher, and what the peers have: how much of the difference is that setting is to be seen.
+AS_PEERS = tuple(
+    replace(contender(kind, slots=50), name="dispatcher, 50 in flight") for kind in (Kind.SQLITE, Kind.POSTGRESQL)
+)
+OURS = (ON_SQLITE, ON_POSTGRESQL, contender(Kind.POSTGRESQL, 2), *AS_PEERS)
 BARE = "the bare transport: no encryption, no log, no store"
 SINK = "the sink itself, one request in each write, a second of its CPU"
 

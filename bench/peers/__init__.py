@@ -1,4 +1,4 @@
-"""What a team would pick instead: each peer with the settings that its own documents advise for this work."""
+"""What a team would pick instead: each peer with its settings beside it."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -160,7 +160,7 @@ PEERS = (
         _python("procrastinate", "python", "-c", "import procrastinate_peer; procrastinate_peer.work()"),
         "aiohttp on uvloop",
         jobs=FEW,
-        keeps_log="states only",
+        keeps_log="events",
         durable="yes",
     ),
 )
