@@ -64,9 +64,9 @@ def _rows(part: Part, bench: Bench) -> Iterator[Row]:
 
 
 def _highest(results: Results) -> float:
-    """The highest rate of deliveries that was ever written down."""
+    """The highest rate of whole deliveries that was ever written down."""
     rows = (one.row for one in results.parts.get("peers", {}).values())
-    rates = (row.cells.get("rate") for row in rows if "sink" in row.cells)
+    rates = (row.cells.get("rate") for row in rows if "jobs" in row.cells)
     return max((rate for rate in rates if isinstance(rate, float)), default=0.0)
 
 

@@ -71,7 +71,7 @@ def cost(database: Database, first: int, count: int, *, operators: int = 1) -> C
     given = events(first, count, operators=operators)
     started = time.perf_counter()
     for start in range(0, count, 1_000):
-        corridor.accept(database, given[start : start + 1_000], _now())
+        corridor.accept(database, given[start : start + 1_000], moment())
     accepted = time.perf_counter()
     drained = drain(database, count, operators=operators)
     ended = time.perf_counter()
@@ -86,14 +86,14 @@ def drain(database: Database, count: int, *, operators: int = 1) -> int:
         some = [f"op-{(turn * AT_ONCE + n) % operators:04d}" for n in range(AT_ONCE)]
         turn += 1
         wanted = dict.fromkeys(some, max(1, AT_ONCE // operators))
-        now = _now()
+        now = moment()
         claims = corridor.turn(database, delivered(claims, now), wanted, now).claimed
         drained += len(claims)
-    corridor.turn(database, delivered(claims, _now()), {}, _now())
+    corridor.turn(database, delivered(claims, moment()), {}, moment())
     return drained
 
 
-def _now() -> int:
+def moment() -> int:
     return time.time_ns() // 1_000
 
 
@@ -108,7 +108,7 @@ class Growth(NamedTuple):
 
 def growth(empty: Database, grown: Database, rounds: int = 5, count: int = 10_000, *, operators: int = 1) -> Growth:
     """In turn, round by round, so that what else the machine does falls on both."""
-    first, pairs = _now(), []
+    first, pairs = moment(), []
     for number in range(rounds):
         at = first + 2 * number * count
         one = cost(empty, at, count, operators=operators)
@@ -155,7 +155,7 @@ def _told(**asked: Any) -> tuple[str, Filter]:
 def ask(database: Database, limit: int = 50) -> list[Asked]:
     """Every question, the slowest answer first."""
     answers = []
-    for what, where in questions(_now()):
+    for what, where in questions(moment()):
         took = []
         for _ in range(3):
             started = time.perf_counter()
@@ -183,7 +183,7 @@ def dent(database: Database, rounds: int = 5, count: int = 20_000) -> Dent:
     got = []
     for number in range(rounds):
         for start in range(0, 2 * count, 1_000):
-            corridor.accept(database, events(_now() + number * 2 * count + start, 1_000), _now())
+            corridor.accept(database, events(moment() + number * 2 * count + start, 1_000), moment())
         # In turn the one first and the other: what comes first finds the events in the cache.
         runs = {keep: asyncio.run(_busy(database, count, keep)) for keep in ((None, DAY), (DAY, None))[number % 2]}
         got.append((runs[None][0], *runs[DAY]))
@@ -213,10 +213,10 @@ async def _busy(database: Database, count: int, keep: int | None) -> tuple[float
         claims: list[Claim] = []
         settled, started = 0, time.perf_counter()
         while settled < count:
-            now = _now()
+            now = moment()
             claims = (await store(corridor.turn, database, delivered(claims, now), {BUSY: AT_ONCE}, now)).claimed
             settled += len(claims)
-        await store(corridor.turn, database, delivered(claims, _now()), {}, _now())
+        await store(corridor.turn, database, delivered(claims, moment()), {}, moment())
         seconds = time.perf_counter() - started
         broom.stop()
         await asyncio.sleep(0)
@@ -242,12 +242,12 @@ def soak(database: Database, total: int, kept: int, samples: int = 10) -> Iterat
     done, place, step = 0, 0, 5_000
     ended: list[int] = []
     while done < total:
-        now = _now()
+        now = moment()
         for start in range(0, step, 1_000):
             corridor.accept(database, events(now + start, 1_000), now)
         drain(database, step)
         done += step
-        ended.append(_now())
+        ended.append(moment())
         if len(ended) * step > kept:
             before, more = ended.pop(0), True
             while more:
@@ -331,7 +331,7 @@ def main() -> None:
 
 def _measured(kind: str, make: Callable[[str], Database], chosen: argparse.Namespace) -> Iterator[object]:
     empty, grown = make("empty"), make("grown")
-    fill(grown, chosen.rows, chosen.waiting, _now(), alone=True)
+    fill(grown, chosen.rows, chosen.waiting, moment(), alone=True)
     yield size(grown)
     yield growth(empty, grown)
     yield from ask(grown)[:5]

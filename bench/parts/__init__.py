@@ -4,7 +4,7 @@ One more part is a module with a PART, its name here, and its mark in bench/page
 """
 
 from bench.part import Part
-from bench.parts import accepting, behaviour, isolation, latency, rest, throughput
+from bench.parts import accepting, behaviour, growth, isolation, latency, rest, throughput
 
 PARTS: tuple[Part, ...] = (
     throughput.PART,
@@ -13,4 +13,5 @@ PARTS: tuple[Part, ...] = (
     isolation.PART,
     rest.PART,
     behaviour.PART,
+    growth.PART,
 )

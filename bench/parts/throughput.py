@@ -159,7 +159,8 @@ def rows(bench: Bench) -> Iterator[Row]:
         }
         yield rounds.row(_named(one), **told)
     yield rounds.row(BARE)
-    yield _sink(found, [max(one.per_second for one in drained) for drained in rounds.drained.values()])
+    whole = [drained for name, drained in rounds.drained.items() if name != BARE]
+    yield _sink(found, [max(one.per_second for one in drained) for drained in whole])
 
 
 def _sink(found: Capacity, rates: list[float]) -> Row:
