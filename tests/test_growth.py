@@ -94,6 +94,7 @@ def test_no_question_reads_all_deliveries(database: Database) -> None:
 )
 @pytest.mark.sqlite_only
 def test_each_question_has_its_index(database: Database, where: Filter, index: str) -> None:
+    accept(database, 1)
     with asked(database) as statements:
         list(find(database, where, 5))
     names = {
@@ -103,6 +104,16 @@ def test_each_question_has_its_index(database: Database, where: Filter, index: s
         if "INDEX " in step
     }
     assert names - {"1:", "2:"} == {index}
+
+
+@pytest.mark.sqlite_only
+def test_a_player_is_looked_up_in_each_bucket_and_no_index_is_read_through(database: Database) -> None:
+    accept(database, 1)
+    with asked(database) as statements:
+        list(find(database, Filter(uid="player-1", since=NOW), 5))
+    steps = [step for statement, parameters in statements for step in plan(database, statement, parameters)]
+    assert "SEARCH d USING INDEX by_player (<expr>=? AND uid=?)" in steps
+    assert [step for step in steps if step.startswith(("SCAN d", "SCAN deliveries"))] == []
 
 
 def test_the_newest_of_many_lanes_come_first(database: Database) -> None:

@@ -14,7 +14,7 @@ from bench.parts.throughput import drained_by
 from bench.results import Cell, Row, attempted
 from bench.stats import sink
 
-EVENTS = 40_000
+EVENTS = 100_000
 SLOTS = 512
 ORDERED = 'ordering = { key = "uid" }'
 DEADLINE_SECONDS = 300.0

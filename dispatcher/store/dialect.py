@@ -21,6 +21,8 @@ class Dialect(NamedTuple):
     ours: str
     # The database's own clock, µs since 1970: it goes on within a transaction.
     clock: str
+    # A row of `each` as a whole number, for a look-up in an index: SQLite makes none of it where the value is cast.
+    number: str
     # Behind a table: this index, or an error. PostgreSQL chooses for itself, by what the tables hold.
     by: str
 
@@ -34,6 +36,7 @@ SQLITE = Dialect(
     values="json_array({})",
     ours="",
     clock="CAST((julianday('now') - 2440587.5) * 86400000000 AS integer)",
+    number="value",
     by="INDEXED BY {}",
 )
 POSTGRESQL = Dialect(
@@ -45,6 +48,7 @@ POSTGRESQL = Dialect(
     values="json_build_array({})",
     ours="FOR UPDATE SKIP LOCKED",
     clock="CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)",
+    number="CAST(value AS bigint)",
     by="",
 )
 _DIALECTS = {its.name: its for its in (SQLITE, POSTGRESQL)}

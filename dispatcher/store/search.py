@@ -159,13 +159,15 @@ def _of_player(
 ) -> list[Row]:
     """By their numbers, newest first: some buckets, and more of them as long as the page is not full."""
     its, size = words_of(connection), given["most"]
-    lowest, highest = connection.execute(text("SELECT min(id), max(id) FROM deliveries")).one()
+    # Each by itself: asked for together, SQLite reads the whole table.
+    ends = "SELECT (SELECT min(id) FROM deliveries), (SELECT max(id) FROM deliveries)"
+    lowest, highest = connection.execute(text(ends)).one()
     bucket = -1 if lowest is None else (highest if place is None else place[1]) >> _BUCKET
     behind = "" if place is None else " AND d.id < :before"
     fits = where.conditions("uid", "operator", "type", "reason") + behind
     statement = f"""
         SELECT {_COLUMNS} FROM {its.each.format("buckets")} CROSS JOIN deliveries d {its.by.format("by_player")}
-        WHERE (d.id >> {_BUCKET}) = CAST(value AS bigint) AND {fits}
+        WHERE (d.id >> {_BUCKET}) = {its.number} AND {fits}
         ORDER BY d.id DESC LIMIT :most
     """
     rows: list[Row] = []
