@@ -12,6 +12,8 @@ from bench.cells_page import PAGE, PICTURE, page, picture
 
 COSTS, WHOLE, ROWS = read()
 SMALL = replace(WHOLE, spins=60_000, operators=200, draws=3)
+# Whatever is measured next.
+GIVEN = replace(COSTS, delivery_us=182.0, failed_us=182.0, accepted_us=59.0)
 
 
 def test_the_page_and_its_picture_are_what_the_reckoning_gives() -> None:
@@ -69,7 +71,7 @@ def test_the_largest_operator_is_down_in_the_first_draw() -> None:
 
 
 def test_no_cell_is_above_the_target_and_an_outage_costs_cells() -> None:
-    quiet, down, bare = (answer(COSTS, load) for load in (_quiet(SMALL), SMALL, replace(SMALL, breaker=False)))
+    quiet, down, bare = (answer(GIVEN, load) for load in (_quiet(SMALL), SMALL, replace(SMALL, breaker=False)))
     assert quiet.cells < down.cells <= bare.cells
     assert max(one.peak for one in (quiet, down, bare)) <= SMALL.target
     assert down.worked_off <= SMALL.worked_off
