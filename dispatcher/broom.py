@@ -12,7 +12,7 @@ from dispatcher.telemetry import Log
 
 SWEEP_SECONDS = 60.0
 # Deliveries looked at in one step. A turn of the corridor that comes in between waits for one step at most.
-AT_ONCE = 200
+AT_ONCE = 50
 # Of the store's time, while there is something to delete: where the corridor had us wait for it, and where it had not.
 SHARE = 0.05
 SHARE_OF_REST = 0.25

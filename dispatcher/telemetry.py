@@ -61,7 +61,7 @@ def _json_logger(level: int) -> type[Log]:
     if level > logging.INFO:
         return cast(type[Log], logger)
 
-    class JsonLogger(logger):  # type: ignore[misc]
+    class JsonLogger(logger):  # type: ignore[misc]  # structlog makes its base while the program runs
         def info(self, event: str, **values: Any) -> None:
             line = {**self._context, **values, "event": event, "level": "info", "timestamp": _stamp()}
             self._logger.msg(orjson.dumps(line))

@@ -563,7 +563,7 @@ async def test_operators_that_were_read_before_it_tripped_do_not_undo_the_hold(t
 
         def loaded() -> Any:
             found = load()
-            at.daemon._load = load  # type: ignore[method-assign]
+            at.daemon._load = load  # type: ignore[method-assign]  # in place of the one that reads the store
             return found
 
         async def read_and_trip(revision: int) -> None:

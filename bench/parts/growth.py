@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from bench.deadline import Failed
 from bench.filling import fill
 from bench.ground import Kind
 from bench.growth import ask, dent, growth, moment, opened
@@ -30,6 +31,8 @@ def _grown(kind: str, rounds: int) -> dict[str, Cell]:
         cost = growth(empty, grown, rounds)
         asked = sorted(ask(grown), key=lambda one: one.took)
         beside = dent(grown, rounds)
+        if not beside.deleted:
+            raise Failed("nothing was deleted beside the deliveries")
     return {
         "settle": cost.claim_settle,
         "accept": cost.accept,

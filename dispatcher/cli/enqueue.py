@@ -56,7 +56,7 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     database = opened(config, create=True)
     vault, operators = in_force(config, database)
     report: Report = _JsonReport() if as_json else _TextReport(len(files) > 1)
-    # Nothing that is made here refers to itself in a circle: looking for such is a tenth of the work.
+    # Nothing that is made here refers to itself in a circle: looking for such is work that finds nothing.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     intake = Intake(database, operators, vault.lock, database.clock(), report)

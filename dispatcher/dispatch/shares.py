@@ -2,8 +2,8 @@
 
 Free places go to whoever has the fewest under way. That alone is not enough: an operator that takes seconds, or never
 answers, holds each place that it gets, and a few of them would come to hold all. So those that are slow, or have not
-answered yet, have three quarters of the places together; the last quarter is always in motion. Nobody starves: whoever
-is slow is given more as its own places come free, and whoever is new may always try one.
+answered yet, have three quarters of the places together; the last quarter is kept for those that answer. Nobody
+starves: whoever is slow is given more as its own places come free, and whoever is new may always try one.
 """
 
 import heapq
