@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from bench.ground import Kind
-from bench.orders import as_events, orders
+from bench.orders import Order, as_events, orders
 from bench.ours import Dispatcher, dispatcher, unlimited
 from bench.part import Bench, Column, Part
 from bench.processes import running
@@ -45,10 +45,11 @@ def waited(bench: Bench, kind: Kind) -> dict[str, Cell]:
     """Fed by a pipe at a steady rate; the commit is included."""
     warm, count = 100, PER_SECOND * SECONDS
     with sink() as counted, dispatcher(kind, 1, unlimited(SLOTS), bench.ground, counted.url, SLOTS) as stand:
-        stand.fill(orders(warm, start=10**6))
         with running(stand.start()) as workers:
-            counted.until(warm, workers)
             with stand.producer() as producer:
+                # Until both work, events would pile up in the pipe and then come in at once, not a thousand a second.
+                _hand(producer, orders(warm, start=10**6))
+                counted.until(warm, workers)
                 _feed(producer)
             counted.until(warm + count, workers)
         return _spread(stand, WAITED_QUERY.format(warm=warm))
@@ -56,11 +57,15 @@ def waited(bench: Bench, kind: Kind) -> dict[str, Cell]:
 
 def _feed(producer: subprocess.Popen[bytes]) -> None:
     each, started = int(PER_SECOND * STEP_SECONDS), time.perf_counter()
-    assert producer.stdin is not None
     for tick in range(int(SECONDS / STEP_SECONDS)):
-        producer.stdin.write(as_events(orders(each, start=tick * each)))
-        producer.stdin.flush()
+        _hand(producer, orders(each, start=tick * each))
         time.sleep(max(0.0, started + (tick + 1) * STEP_SECONDS - time.perf_counter()))
+
+
+def _hand(producer: subprocess.Popen[bytes], given: list[Order]) -> None:
+    assert producer.stdin is not None
+    producer.stdin.write(as_events(given))
+    producer.stdin.flush()
 
 
 def late(bench: Bench, kind: Kind) -> dict[str, Cell]:
