@@ -8,11 +8,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, NamedTuple
+
+from msgspec import DecodeError
+from msgspec.json import Decoder
 
 from dispatcher.clock import gmt8
 from dispatcher.errors import EventError, Fault, Unfit
@@ -56,8 +59,7 @@ def whose_token(one: Any) -> str:
     return f"token of {one.operator} {one.type} {one.key}"
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One field of an event: its name and the reader that returns its value or raises Unfit."""
 
     name: str
@@ -78,6 +80,10 @@ def shown(value: object, longest: int = 40) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
+# A fifth of the time of `json`, which has to be asked key by key whether one stands twice.
+_QUICK = Decoder(float_hook=Decimal)
+
+
 def parse_json(raw: bytes | str) -> dict[str, Any]:
     """One JSON object; numbers become int or Decimal, never float. Raises Unfit.
 
@@ -85,6 +91,17 @@ def parse_json(raw: bytes | str) -> dict[str, Any]:
     """
     if len(raw) > MAX_EVENT_BYTES:
         raise Unfit(f"is longer than {MAX_EVENT_BYTES} bytes", "write one event a line")
+    # What can't be read so, the slower reader refuses with its reason, or reads.
+    with suppress(ValueError, ArithmeticError, RecursionError, DecodeError):
+        read = _QUICK.decode(raw)
+        # Each pair has a colon of its own: with as many pairs as colons, none was nested and no key stood twice.
+        colons = raw.count(":") if isinstance(raw, str) else raw.count(b":")
+        if type(read) is dict and len(read) == colons:
+            return read
+    return _parse_thoroughly(raw)
+
+
+def _parse_thoroughly(raw: bytes | str) -> dict[str, Any]:
     try:
         # Decoded here: json.loads would guess at UTF-16 and UTF-32 as well.
         text = raw if isinstance(raw, str) else raw.decode("utf-8-sig")
@@ -127,14 +144,14 @@ def collect_fields(
     """The fields that are fit, and the faults of the rest; `also` names what the event has and others read."""
     values: dict[str, Any] = {}
     faults: list[Fault] = []
-    for field in fields:
-        if field.name in raw:
+    for name, read, required in fields:
+        if name in raw:
             try:
-                values[field.name] = field.read(raw[field.name])
+                values[name] = read(raw[name])
             except Unfit as unfit:
-                faults.append(unfit.at(field.name))
-        elif field.required:
-            faults.append(Fault(field.name, "is missing", "add it"))
+                faults.append(unfit.at(name))
+        elif required:
+            faults.append(Fault(name, "is missing", "add it"))
     if len(raw) > len(values):
         known = [*also, *(field.name for field in fields)]
         strange = [name for name in raw if name not in known]
@@ -260,7 +277,9 @@ def bearer_token(value: Any) -> str:
 
 def decimal_text(value: Decimal) -> str:
     """The decimal as digits: no exponent, no float, the places it was given with."""
-    return format(value, "f")
+    text = str(value)
+    # `str` is three times quicker, and writes an exponent for the very large and very small alone.
+    return text if "E" not in text else format(value, "f")
 
 
 def _shortest(value: Decimal) -> str:
@@ -278,6 +297,6 @@ def settled_text(value: Decimal) -> str:
 def content_digest(values: Sequence[object]) -> bytes:
     """16 bytes that are equal for equal content: 1.5, 1.50 and "1.5" are the same amount."""
     canonical = [
-        _shortest(value) if type(value) is Decimal else value if type(value) is str else repr(value) for value in values
+        value if type(value) is str else _shortest(value) if type(value) is Decimal else repr(value) for value in values
     ]
     return hashlib.blake2b("\x1f".join(canonical).encode(), digest_size=16).digest()

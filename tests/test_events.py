@@ -1,7 +1,7 @@
 """The readers of single fields: what each takes, what it refuses, and that no digit is ever lost."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dispatcher.errors import EventError, Unfit
 from dispatcher.events import (
     Field,
+    _parse_thoroughly,
     amount,
     bearer_token,
     content_digest,
@@ -378,3 +379,30 @@ def test_what_nobody_knows_gets_the_nearest_name() -> None:
 def test_whatever_is_shown_is_short_and_printable(value: object) -> None:
     assert shown(value).isprintable()
     assert len(shown(value)) <= 60
+
+
+@given(
+    st.one_of(
+        st.text(alphabet='{}[]":,\\u0123456789eE+-. \tabdtnf\ud800\x00é', max_size=60),
+        st.dictionaries(
+            st.text(max_size=4), st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.lists(st.text()))
+        ).map(json.dumps),
+    )
+)
+def test_the_quick_and_the_thorough_reader_of_json_agree(text: str) -> None:
+    def read(reader: Callable[[str], Any]) -> Any:
+        try:
+            return repr(reader(text))
+        except Unfit as unfit:
+            return str(unfit.at("line"))
+
+    assert read(parse_json) == read(_parse_thoroughly)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"a":1,"a":2}', '{"a" :1,"a":2}', '{"a":":","a":2}', '{"a":1,"\\u0061":2}', '{"a":{"b":1,"b":2}}'],
+)
+def test_a_key_that_stands_twice_is_refused_however_it_is_written(line: str) -> None:
+    with pytest.raises(Unfit, match="twice"):
+        parse_json(line)

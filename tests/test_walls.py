@@ -34,6 +34,7 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "h11": frozenset({"receiver"}),
     "httptools": frozenset({"wire"}),
     "httpx": frozenset({"wire"}),
+    "msgspec": frozenset({"events"}),
     "orjson": frozenset({"protocols", "telemetry", "store", "cli"}),
     "psycopg": frozenset({"store"}),
     "rich": frozenset({"cli", "demo"}),

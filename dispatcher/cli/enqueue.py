@@ -59,6 +59,8 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     # Nothing that is made here refers to itself in a circle: looking for such is work that finds nothing.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    # The store's thread wants Python's lock a few times a batch; it would wait 5 ms each time for the reader to let go.
+    sys.setswitchinterval(0.0002)
     intake = Intake(database, operators, vault.lock, database.clock(), report)
     try:
         with _progress(files) as advance:

@@ -1,7 +1,6 @@
 """`notice`, the spin callback (wire-contract.md, `notice`): amounts encrypted, HTTP 200 is the yes."""
 
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -50,18 +49,21 @@ def check(operator: Operator, values: Mapping[str, Any]) -> list[Fault]:
 
 def freeze(operator: Operator, values: Mapping[str, Any]) -> Event:
     """The event as every attempt sends it; amounts are kept as decimal text, with the places they came with."""
-    net_win = values.get("net_win", values["total_win"] - values["total_bet"])
-    frozen = {name: values[name] for name in ("order_no", "uid", "total_bet", "total_win")}
-    frozen |= {"net_win": net_win, **{name: values[name] for name in ("business", "game_id", "time")}}
-    body = {name: decimal_text(value) if type(value) is Decimal else value for name, value in frozen.items()}
-    return Event(
-        operator.name,
-        "notice",
-        values["order_no"],
-        values["uid"],
-        orjson.dumps(body).decode(),
-        content_digest(list(frozen.values())),
-    )
+    bet, win = values["total_bet"], values["total_win"]
+    net = values["net_win"] if "net_win" in values else win - bet
+    order_no, uid, business, game_id, time = (values[n] for n in ("order_no", "uid", "business", "game_id", "time"))
+    frozen = {
+        "order_no": order_no,
+        "uid": uid,
+        "total_bet": decimal_text(bet),
+        "total_win": decimal_text(win),
+        "net_win": decimal_text(net),
+        "business": business,
+        "game_id": game_id,
+        "time": time,
+    }
+    digest = content_digest((order_no, uid, bet, win, net, business, game_id, time))
+    return Event(operator.name, "notice", order_no, uid, orjson.dumps(frozen).decode(), digest)
 
 
 def body(operator: Operator, claim: Claim, seal: Callable[[bytes], str], now: int) -> bytes:

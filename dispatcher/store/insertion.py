@@ -19,7 +19,7 @@ from dispatcher.store.line import BOUND, insert_in_line
 
 _IN_LINE = insert_in_line()
 # Rows in one statement on SQLite, which takes 32,766 parameters; a statement of each size is parsed once.
-_SIZES = (256, 64, 16, 4, 1)
+_SIZES = (1_000, 256, 64, 16, 4, 1)
 
 _TYPES = {"accepted_at": "bigint", "due_at": "bigint"}
 _read = {name: column(position, _TYPES.get(name, "text")) for position, name in enumerate(BOUND)}
