@@ -277,3 +277,23 @@ def test_the_callers_search_path_is_as_it_was(game: Game, begun: Any, store: str
         transaction.execute(text("SET LOCAL search_path = pg_catalog, public"))
         game.tell(transaction, notice())
         assert transaction.scalar(text("SHOW search_path")) == "pg_catalog, public"
+
+
+def test_the_games_login_needs_no_more_than_the_documents_say(game: Game, store: str) -> None:
+    if store == "sqlite":
+        pytest.skip("SQLite has no logins")
+    game.configure("[operators.bolt]\n" + OPERATORS.partition("\n[operators.acme]")[2] + 'ordering = { key = "uid" }\n')
+    with game.store.reading() as connection:
+        name = connection.scalar(text("SELECT current_schema()"))
+    role = f"game_{name}"
+    rights = ["ALL ON spins", f"USAGE ON SCHEMA {name}", f"USAGE ON SEQUENCE {name}.deliveries_id_seq"]
+    rights += [f"SELECT, INSERT ON {name}.deliveries", f"SELECT ON {name}.operators", f"SELECT, UPDATE ON {name}.locks"]
+    with game.engine.connect() as connection:
+        connection.execute(text(f"CREATE ROLE {role}"))
+        for right in rights:
+            connection.execute(text(f"GRANT {right} TO {role}"))
+        connection.execute(text(f"SET LOCAL ROLE {role}"))
+        game.play(connection, 1)
+        game.play(connection, 2, operator="bolt")
+        assert game.play(connection, 3, 4)
+        assert game.tell(connection, notice(order_no="1")) == [Fate.DUPLICATE]
