@@ -245,6 +245,8 @@ def amount(value: Any) -> Decimal:
         read = value
     elif type(value) is int or (type(value) is str and _PLAIN_DECIMAL.fullmatch(value)):
         read = Decimal(value)
+    elif type(value) is float:
+        raise Unfit(f"{value!r} is a float, which has lost digits already", "hand in a Decimal, or text")
     else:
         raise Unfit(f"{shown(value)} is not an amount", 'write a decimal number, like 12.5 or "12.5"')
     if _USUAL_AMOUNT.fullmatch(str(read)):

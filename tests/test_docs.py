@@ -18,6 +18,7 @@ from dispatcher.cli import main
 from dispatcher.config import load_config
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.settings import Table
+from tests.story import Story, until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -223,3 +224,18 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
 def test_no_document_is_longer_than_a_reader_likes() -> None:
     assert README.count("\n") <= 200
     assert os.path.getsize(ROOT / "docs" / "architecture.md") < 12_000
+
+
+def test_the_example_game_tells_of_the_spins_that_were_played_and_of_no_other(tmp_path: Path) -> None:
+    with Story(tmp_path) as story, story.receiving() as receiver:
+        story.set(notice_url=f"{receiver.url}/Demo/notice")
+        story.enqueue([])
+        words = [sys.executable, str(ROOT / "docs/example_game.py"), str(story.config), f"sqlite:///{story.database}"]
+        with story.running():
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+            until(lambda: len(receiver.booked()) == 3)
+        played = [line.partition(":")[0] for line in done.stdout.splitlines() if line.endswith(": played")]
+        assert len(done.stdout.splitlines()) == 4
+        assert sorted(receiver.booked()) == sorted(played)
+        assert story.query("SELECT cents FROM players") == [(1000 - 250 - 250 + 1250 - 100 + 50,)]
+        assert story.query("SELECT count(*) FROM spins") == [(3,)]

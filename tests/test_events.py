@@ -143,7 +143,7 @@ def test_what_is_no_exact_amount_is_refused(text: str, told: str) -> None:
 
 
 def test_a_float_is_no_amount() -> None:
-    with pytest.raises(Unfit, match="not an amount"):
+    with pytest.raises(Unfit, match="is a float, which has lost digits already; hand in a Decimal, or text"):
         amount(0.1)
 
 

@@ -105,6 +105,14 @@ def _accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]
         return _accept_known(connection, events, now)
 
 
+def accept_within(connection: Connection, events: Sequence[Event], now: int) -> list[Fate]:
+    """As `accept`, in a transaction of somebody else's. Raises Contended, after which that one can't go on."""
+    with suppress(Contended), connection.begin_nested():
+        _insert(connection, events, now)
+        return [Fate.ACCEPTED] * len(events)
+    return _accept_known(connection, events, now)
+
+
 def _insert(connection: Connection, events: Sequence[Event], now: int) -> None:
     """All of them. Raises Contended where one of them is known already: none may stay then."""
     hold(connection, {(event.operator, event.sequence) for event in events if event.sequence is not None})
