@@ -89,8 +89,10 @@ class Watch:
                 self.closed[name] = fresh
                 self.world.tell(self.world.current, f"{name}: paused {paused_at} held {held_at} closed {since} {total}")
 
-    def _forbidden(self, old: Seen, row: Seen, _actor: Process | None) -> None:
-        self.blame("moves", f"{old} became {row.status}")
+    def _forbidden(self, old: Seen, row: Seen, actor: Process | None) -> None:
+        worker = actor is not None and actor in self.workers.values()
+        told = f"{old} was changed by {actor and actor.name}: {row.status}, due at {row.due_at}"
+        self.blame("token" if worker and not self.by_hand else "moves", told)
 
     def _accepted(self, row: Seen) -> None:
         if (row.status, row.attempts, row.due_at is None) != ("pending", 0, False):
@@ -107,13 +109,13 @@ class Watch:
             self.blame("swept", f"{row} is gone, and its attempts are not")
         self.decided.pop(row.id, None)
 
-    def _waits(self, old: Seen, row: Seen, _actor: Process | None) -> None:
+    def _waits(self, old: Seen, row: Seen, actor: Process | None) -> None:
         if old._replace(parked=row.parked, in_line=row.in_line) != row:
-            self.blame("moves", f"{row} was changed while it waited")
+            self._forbidden(old, row, actor)
 
-    def _rests(self, old: Seen, row: Seen, _actor: Process | None) -> None:
+    def _rests(self, old: Seen, row: Seen, actor: Process | None) -> None:
         if old._replace(in_line=row.in_line) != row:
-            self.blame("moves", f"{row} was changed while it rested")
+            self._forbidden(old, row, actor)
 
     def _by_hand(self, old: Seen, row: Seen, _actor: Process | None) -> None:
         if not self.by_hand:
@@ -287,7 +289,8 @@ class Watch:
         if row.probes > old.probes:
             if not closed.ever:
                 self.blame("budget", f"{row} was a probe, and {row.operator} was never held")
-            expected, exact = ended, True
+            expected: int | None = ended
+            exact = True
         else:
             if old.anchor_at is None and not closed.ever and row.anchor_at != ended:
                 self.blame("schedule", f"{row} is measured from {row.anchor_at}, its first attempt ended at {ended}")

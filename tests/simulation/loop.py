@@ -30,7 +30,8 @@ class Process:
     def __init__(self, world: "World", name: str) -> None:
         self.world = world
         self.name = name
-        self.loop = Loop(self)
+        # asyncio asks for no more of a loop than this one has.
+        self.loop: Any = Loop(self)
         self.dead = False
         # It ends with the call that it is in: in the middle of a transaction, or right behind its commit.
         self.dying = False
@@ -67,7 +68,8 @@ class Process:
 
     def call(self, thread: int, work: Callable[[], Any]) -> asyncio.Future[Any]:
         """Runs it on one of its threads: at some moment from now on, and the answer comes some time after that."""
-        world, future = self.world, self.loop.create_future()
+        world = self.world
+        future: asyncio.Future[Any] = self.loop.create_future()
         before, after = world.latency()
         at = max(world.now, self._free.get(thread, 0)) + before
         self._free[thread] = at + after
@@ -96,7 +98,7 @@ class Process:
         self.world.push(answer_at, self, asyncio.Handle(answer, (), self.loop))
 
 
-class Loop(asyncio.AbstractEventLoop):
+class Loop:
     """As much of an event loop as asyncio's own parts and APScheduler ask for."""
 
     def __init__(self, process: Process) -> None:
@@ -117,10 +119,10 @@ class Loop(asyncio.AbstractEventLoop):
         return True
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self._process.loop)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or "task", context=context)
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self._process.loop, name=name or "task", context=context)
         tasks = self._process.tasks
         if len(tasks) > 64:
             tasks[:] = [one for one in tasks if not one.done()]
@@ -128,7 +130,7 @@ class Loop(asyncio.AbstractEventLoop):
         return task
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = asyncio.Handle(callback, args, self._process.loop, context)
         if self._process.leftover is not None:
             self._process.leftover.append(handle)
         else:
@@ -145,7 +147,7 @@ class Loop(asyncio.AbstractEventLoop):
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = asyncio.TimerHandle(when, callback, args, self._process.loop, context)
         # Upwards, but for what a float has lost: a timer never rings early.
         self._world.push(max(self._world.now, math.ceil(when * SECOND - 0.01)), self._process, handle)
         return handle
@@ -153,7 +155,7 @@ class Loop(asyncio.AbstractEventLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """It is passed over when its time comes."""
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         if self._process.dead:
             return self.create_future()
         return self._process.call(id(executor), (lambda: func(*args)) if args else func)
@@ -190,7 +192,8 @@ class World:
         self.unblamed: Collection[str] = ()
         self.slow_store = 0.0
         self._hash = blake2b(digest_size=16)
-        self._queue: list[tuple[int, int, Process | None, asyncio.Handle | Callable[[], None]]] = []
+        # When, which of those at one moment, in which process, and what.
+        self._queue: list[tuple[int, int, Process | None, Any]] = []
         self._number = count()
 
     @property
@@ -260,13 +263,13 @@ class World:
             at, _, process, work = heapq.heappop(queue)
             if process is None:
                 self.now = at
-                work()  # type: ignore[operator]
-            elif not process.dead and not work._cancelled:  # type: ignore[union-attr]
+                work()
+            elif not process.dead and not work._cancelled:
                 if at < process.stalled_until:
                     self.push(process.stalled_until, process, work)
                     continue
                 self.now = at
-                self.give(process, work)  # type: ignore[arg-type]
+                self.give(process, work)
             if done is not None and done():
                 return
         if self.violation is None:

@@ -227,9 +227,8 @@ class Memory:
         self.lost_rings = 0.0
         self._bells = 0
         with self.engine.connect() as connection:
-            link = connection.connection.dbapi_connection
-        assert isinstance(link, Link)
-        self.link = link
+            link: Any = connection.connection.dbapi_connection
+        self.link: Link = link
         link.create_function("julianday", 1, lambda _: _julian(Machine.world.wall()))
         self.open(Path("/simulated")).make()
 
