@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
@@ -29,6 +30,9 @@ class Rounds:
     def __init__(self, clock: Clock, log: Log) -> None:
         self.scheduler = AsyncIOScheduler(
             timezone=UTC,
+            # It calls a round right where the alarm rings, on the event loop. The scheduler's own choice is a thread,
+            # from which no task can be begun and no waiting corridor be safely woken.
+            executors={"default": DebugExecutor()},
             # A round that is late is made up for, once: `None` means that it is never too late.
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
         )

@@ -101,6 +101,21 @@ async def test_the_alarm_rings_when_it_is_due(tower: Tower) -> None:
     assert tower.rescue.at == []
 
 
+async def test_alarm_and_rounds_are_called_on_the_event_loop_where_tasks_can_be_begun(tower: Tower) -> None:
+    called: list[asyncio.AbstractEventLoop] = []
+
+    def note() -> None:
+        called.append(asyncio.get_running_loop())
+
+    rounds = Rounds(tower.clock, tower.log)
+    rounds.every(0.02, "sweep", note)
+    rounds.start(note, note)
+    rounds.arm(ahead(20 * MILLISECOND))
+    await until(lambda: len(called) >= 4)
+    rounds.stop()
+    assert set(called) == {asyncio.get_running_loop()}
+
+
 async def test_the_alarm_is_set_for_the_earliest_time(tower: Tower) -> None:
     late, early, later = ahead(2 * HOUR), ahead(HOUR), ahead(3 * HOUR)
     tower.rounds.arm(late)

@@ -6,7 +6,7 @@ Whatever changes a row gives it a higher revision than any row had; by that a ru
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, case, insert, select, text, update
 
 from dispatcher.store.engine import Database
 from dispatcher.store.locks import Alone, alone
@@ -14,6 +14,8 @@ from dispatcher.store.schema import deliveries, key_versions, operator_actions, 
 
 _o = operators.c
 _k = key_versions.c
+# Asked with every survey: a text is not built anew each time.
+_LATEST = text("SELECT coalesce(max(revision), 0) FROM operators")
 
 
 class Standing(NamedTuple):
@@ -40,7 +42,7 @@ class Declared(NamedTuple):
 
 
 def latest_revision(connection: Connection) -> int:
-    return int(connection.execute(select(func.coalesce(func.max(_o.revision), 0))).scalar_one())
+    return int(connection.execute(_LATEST).scalar_one())
 
 
 def _next_revision(connection: Connection) -> int:
