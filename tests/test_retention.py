@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+import dispatcher.app
 import dispatcher.broom
 from dispatcher.clock import DAY, HOUR
 from dispatcher.config import load_config
@@ -21,7 +22,7 @@ from dispatcher.store.schema import actions, attempts, deliveries
 from tests.ground import NOW
 from tests.stores import STORES, trap, untrap
 from tests.test_ledger import bury, one_of_each
-from tests.workshop import Bench, accept, configuration, row, rows, settle, settled, take
+from tests.workshop import Bench, accept, configuration, row, rows, settle, settled, take, until
 
 pytestmark = [pytest.mark.each_store, pytest.mark.anyio]
 
@@ -167,6 +168,17 @@ async def test_the_daemon_sweeps_between_its_turns(
             await asyncio.wait_for(task, 10)
         assert keys(at.database) == left
         assert [line["deleted"] for line in at.told("swept")] == ([2] if len(left) == 1 else [])
+
+
+async def test_the_running_daemon_sweeps_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher.app, "SWEEP_SECONDS", 0.02)
+    async with Bench(configuration(tmp_path)) as at:
+        deliver(at.database, 1, now=at.clock.now())
+        at.clock.move(30 * DAY)
+        working = asyncio.create_task(at.daemon.run())
+        await until(lambda: bool(at.told("swept")))
+        at.dispatch.stop()
+        await working
 
 
 async def test_now_and_then_the_walk_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
