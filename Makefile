@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench crashes clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/dispatcher demo
@@ -19,6 +19,11 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(ONLY)
+
+# kill -9 at every step, on both stores; takes about a second and a half each.
+KILLS ?= 1000
+crashes: $(VENV)/.dev
+	$(BIN)/python -m tests.crashes --kills $(KILLS) --out docs/reliability.json
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

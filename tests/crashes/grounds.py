@@ -13,10 +13,9 @@ import psycopg
 from tests.crashes.judge import Attempt, Delivery, Held
 from tests.stores import PostgreSQL
 
-_HELD = (
-    "SELECT d.id, d.key, d.attempts FROM deliveries d JOIN workers w ON w.id = d.worker"
-    " WHERE d.status = 'sending' AND w.name LIKE 'process {pid} on %'"
-)
+_SENDING = """
+    SELECT d.id, d.key, d.attempts FROM deliveries d LEFT JOIN workers w ON w.id = d.worker WHERE d.status = 'sending'
+"""
 
 
 class Ground(ABC):
@@ -40,7 +39,14 @@ class Ground(ABC):
 
     def held(self, pid: int) -> dict[int, Held]:
         """What the worker of this process had claimed when it died."""
-        return {id_: Held(key, attempt) for id_, key, attempt in self.rows(_HELD.format(pid=pid))}
+        return self._sending(f"AND w.name LIKE 'process {pid} on %'")
+
+    def orphans(self) -> dict[int, Held]:
+        """What is claimed by workers of which everybody knows that they are gone."""
+        return self._sending("AND w.id IS NULL")
+
+    def _sending(self, condition: str) -> dict[int, Held]:
+        return {id_: Held(key, attempt) for id_, key, attempt in self.rows(f"{_SENDING} {condition}")}
 
     def workers(self) -> set[int]:
         """The processes that are workers here, dead ones that nobody has noticed included."""
@@ -84,8 +90,7 @@ class File(Ground):
 
     def held(self, pid: int) -> dict[int, Held]:
         """Whoever had claimed it: all of it waits for the next worker."""
-        found = self.rows("SELECT id, key, attempts FROM deliveries WHERE status = 'sending'")
-        return {id_: Held(key, attempt) for id_, key, attempt in found}
+        return self._sending("")
 
     def rows(self, sql: str) -> list[Any]:
         with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=30)) as connection:

@@ -156,26 +156,25 @@ def _cuts(kills: Sequence[Kill], seen: Seen) -> Iterable[str]:
 
 
 def _duplicates(kills: Sequence[Kill], seen: Seen, tallies: Mapping[str, Tally]) -> Iterable[str]:
-    """An order may be booked once more for each time that it was in flight at a kill, or marked as interrupted."""
-    holders: dict[str, list[int]] = defaultdict(list)
-    for number, kill in enumerate(kills):
+    """An order may be booked once more for each attempt of it that was cut off: so never more than was in flight.
+
+    Each repetition is put down to the last kill before it that had the order in flight, and to each such kill one.
+    """
+    holders: dict[str, list[Kill]] = defaultdict(list)
+    for kill in kills:
         for one in kill.held.values():
-            holders[one.key].append(number)
+            holders[one.key].append(kill)
     keys = {one.id: one.key for one in seen.deliveries}
     marked = Counter(keys[one.delivery] for one in seen.attempts if one.reason == "interrupted")
-    of_kill, unexplained = Counter[int](), []
+    unexplained = []
     for key, times in seen.booked.items():
-        for at in sorted(times)[1:]:
-            before = [number for number in holders[key] if kills[number].at <= at]
+        for at in sorted(times)[:0:-1]:
+            before = [kill for kill in holders[key] if kill.at <= at]
             if before:
-                of_kill[before[-1]] += 1
+                tallies[before[-1].point].duplicates += 1
+                holders[key].remove(before[-1])
         if len(times) - 1 > marked[key]:
             unexplained.append(key)
-    for number, count in of_kill.items():
-        kill = kills[number]
-        tallies[kill.point].duplicates += count
-        if count > len(kill.held):
-            yield f"duplicates: {count} after a kill {kill.point} with {len(kill.held)} in flight"
     if unexplained:
         yield f"unexplained: {len(unexplained)} orders were booked again that were not in flight: {_few(unexplained)}"
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGKILL, SIGTERM
 from typing import TypeVar
 
 from tests.crashes.grounds import Ground
 from tests.crashes.judge import Judgement, Kill, Seen, judge
 from tests.crashes.operator import Operator
-from tests.crashes.points import ADOPTING, ANY_MOMENT, CONNECT, POINTS, TAKING, commits
+from tests.crashes.points import ADOPTING, ANY_MOMENT, CLAIM, CONNECT, POINTS, TAKING, commit_of, commits
 from tests.crashes.processes import Process, Producer
 from tests.ground import IV, KEY
 from tests.story import toml
@@ -43,8 +43,7 @@ crypto = {toml({"key": KEY, "iv": IV}).replace("{", "{{").replace("}", "}}")}
 _DELAYS = toml({"delays": ["50ms"] * 12})
 # For a point to be passed by a worker that has work; only to end a hang.
 REACHED_SECONDS = 30.0
-# Several workers: so many are kept alive, one is killed so often, and each so many times the oldest of them.
-CREW = 4
+# Several workers: one is killed so often, and each so many times the oldest of them.
 BETWEEN_SECONDS = 1.0
 OLDEST_ONE_IN = 10
 # From so old a worker may find out that another is dead.
@@ -53,12 +52,13 @@ WATCHFUL_SECONDS = 6.5
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`rate`: events a second. `patience`: s without any progress after which what is left counts as lost.
+    """`rate`: events a second; `crew`: workers, where there may be several; `plant`: a fault for all processes.
 
-    `plant`: a fault for all processes.
+    `patience`: s without any progress after which what is left counts as lost.
     """
 
     rate: float = 150.0
+    crew: int = 4
     patience: float = 30.0
     plant: str = ""
 
@@ -84,7 +84,7 @@ class Trial(ABC):
         self._chance = random.Random(seed)
         self._load = load
         self._points = deque(points)
-        self._operator = Operator(seed)
+        self.operator = Operator(seed)
         self._started = 0
         # Of batches that nobody acknowledged those that were committed all the same.
         self._standing: set[str] = set()
@@ -95,15 +95,15 @@ class Trial(ABC):
     def run(self) -> Judgement:
         """Raises NotReached."""
         with ExitStack() as stack:
-            stack.enter_context(self._operator)
+            stack.enter_context(self.operator)
             stack.callback(self._end_all)
             self._producer = Producer(lambda: self._start("enqueue", "-", "--json"), self._load.rate)
             self._workers = self._first()
-            self._until(lambda: self._operator.last_at)
+            self._until(lambda: self.operator.last_at)
             while self._points:
                 self._next()
             self._drain()
-        booked = {key: list(times) for key, times in self._operator.booked.items()}
+        booked = {key: list(times) for key, times in self.operator.booked.items()}
         seen = Seen(self._producer.accepted, booked, self._ground.deliveries(), self._ground.attempts())
         found = judge(self._kills, seen, alone=self._ground.alone)
         faults = [*found.faults, *self._producer.faults, *self._faults, *self._ground.check()]
@@ -128,7 +128,9 @@ class Trial(ABC):
         there = self._ground.standing(cut)
         if there != (set(cut) if commits(point) else set()):
             self._faults.append(f"batch: {point} {len(there)} of {len(cut)} events are there")
-        self._go_on(point, self._producer.died_at, cut)
+        at = self._producer.died_at
+        self._restart_producer(cut)
+        self._kills.append(Kill(point, at, self._producer.process.started_at, cut=cut))
 
     def _kill_producer_too(self) -> list[str]:
         """With the worker, as when the machine goes; whether the batch was committed is open, but all of it or none."""
@@ -145,11 +147,10 @@ class Trial(ABC):
         self._producer.hear()
         return [key for key in self._producer.cut if key not in self._standing]
 
-    def _go_on(self, point: str, at: float, cut: Sequence[str]) -> None:
+    def _restart_producer(self, cut: Sequence[str]) -> None:
         self._standing |= self._ground.standing(cut)
         self._producer.process.close()
         self._producer.start()
-        self._kills.append(Kill(point, at, self._producer.process.started_at, cut=cut))
 
     def _kill(self, worker: Process, point: str) -> float:
         """When it died. Raises NotReached."""
@@ -159,6 +160,9 @@ class Trial(ABC):
         seldom = point in ADOPTING or CONNECT in point
         worker.arm(1 if seldom else self._chance.randint(1, 4), point)
         self._until(lambda: not worker.is_alive)
+        return self._died(worker, point)
+
+    def _died(self, worker: Process, point: str) -> float:
         told = [word for word in worker.words() if word[0] == "dies"]
         if worker.process.returncode != -SIGKILL or not told:
             raise NotReached(f"{worker.name} ended with {worker.process.returncode} before it died {point}")
@@ -168,7 +172,7 @@ class Trial(ABC):
         self._started += 1
         name = f"{command[0]}-{self._started}"
         config = self._folder / f"{name}.toml"
-        settings = {"url": self._ground.url(name), "port": self._operator.port, "delays": _DELAYS}
+        settings = {"url": self._ground.url(name), "port": self.operator.port, "delays": _DELAYS}
         config.write_text(_CONFIG.format(**settings), "utf-8")
         return Process(name, self._folder, self._load.plant, command[0], "-c", str(config), *command[1:])
 
@@ -205,7 +209,8 @@ class Trial(ABC):
     def _end_all(self) -> None:
         for worker in self._workers:
             status = worker.stop(self._load.patience)
-            if status != 0:
+            # Whoever was just about to begin has not learned yet what a SIGTERM means.
+            if status not in (0, -SIGTERM):
                 self._faults.append(f"end: {worker.name} ended with {status}")
         if self._producer.process.is_alive:
             self._producer.process.kill()
@@ -231,7 +236,7 @@ class Alone(Trial):
         else:
             self._kill_worker(point)
         # What is to be adopted has to lie there yet when the next one dies over it.
-        if not (self._kills[-1].held and self._points and self._points[0] in ADOPTING):
+        if self._points and not (self._kills[-1].held and self._points[0] in ADOPTING):
             self._until(self._is_back)
 
     def _kill_worker(self, point: str) -> None:
@@ -245,8 +250,7 @@ class Alone(Trial):
         self._workers = [self._start("run")]
         since = self._workers[0].started_at
         if point == ANY_MOMENT:
-            self._producer.process.close()
-            self._producer.start()
+            self._restart_producer(cut)
         self._kills.append(Kill(point, at, since, held, cut))
 
     def _is_back(self) -> bool:
@@ -254,44 +258,70 @@ class Alone(Trial):
         kill = self._kills[-1]
         if kill.held:
             return not self._ground.unfinished(kill.held)
-        return kill.point in TAKING or self._operator.last_at > kill.since
+        return kill.point in TAKING or self.operator.last_at > kill.since
 
 
 class Crew(Trial):
-    """Several workers: nobody starts anything for a dead one's sake; but a new one comes, for the next to die."""
+    """Several workers: nobody starts anything for a dead one's sake; but a new one comes, for the next to die.
+
+    Which of them finds what to adopt is open: one that is to die of it waits among the others until it does.
+    """
+
+    _waiting: tuple[Process, str] | None = None
 
     def _first(self) -> list[Process]:
-        return [self._start("run") for _ in range(CREW)]
+        return [self._start("run") for _ in range(self._load.crew)]
 
     def _next(self) -> None:
         began = time.time()
-        point = self._points.popleft()
+        point = next((one for one in self._points if self._waiting is None or one not in ADOPTING), None)
+        if point is None:
+            # Only adoptions are left: one more kill makes something to adopt.
+            point = f"after {commit_of(CLAIM)}"
+        else:
+            self._points.remove(point)
+        if point in ADOPTING:
+            self._waiting = self._workers[0], point
+            self._workers[0].arm(1, point)
+            if not self._points:
+                self._points.append(f"after {commit_of(CLAIM)}")
+            return
         if point in TAKING:
             self._kill_producer(point)
         else:
-            self._kill_one(point)
+            worker = self._until(self._victim)
+            assert worker
+            self._bury(worker, point, self._kill(worker, point))
         self._pause(max(0.0, began + BETWEEN_SECONDS - time.time()))
+        if self._waiting is not None and not self._waiting[0].is_alive:
+            worker, point = self._waiting
+            self._waiting = None
+            self._bury(worker, point, self._died(worker, point))
+        elif self._waiting is not None and not self._points:
+            self._points.append(f"after {commit_of(CLAIM)}")
 
-    def _kill_one(self, point: str) -> None:
-        worker = self._until(lambda: self._victim(point))
-        assert worker
-        at = self._kill(worker, point)
+    def _bury(self, worker: Process, point: str, at: float) -> None:
         cut = self._kill_producer_too() if point == ANY_MOMENT else []
         self._ground.settled(worker.name)
         held = self._ground.held(worker.process.pid)
-        self._kills.append(Kill(point, at, at, held, cut))
+        if point in ADOPTING:
+            # What it was about to take over waits for the next one from now on.
+            held |= self._ground.orphans()
         worker.close()
         self._workers.remove(worker)
         self._workers.append(self._start("run"))
+        if point == ANY_MOMENT:
+            self._restart_producer(cut)
+        self._kills.append(Kill(point, at, at, held, cut))
 
-    def _victim(self, point: str) -> Process | None:
-        """One that works. Only whoever has lived for a while notices a death: the oldest is killed seldom."""
+    def _victim(self) -> Process | None:
+        """One that works, once all do. Only who has lived for a while notices a death: the oldest is killed seldom."""
         there = self._ground.workers()
         oldest, *others = self._workers
-        ready = [one for one in others if one.process.pid in there]
-        if not ready:
+        ready = [one for one in others if one.process.pid in there and one.is_alive]
+        if len(ready) < len(others):
             return None
         watched = ready[0].started_at < time.time() - WATCHFUL_SECONDS
-        if point in ADOPTING or (watched and self._chance.randrange(OLDEST_ONE_IN) == 0):
+        if watched and self._waiting is None and self._chance.randrange(OLDEST_ONE_IN) == 0:
             return oldest
         return self._chance.choice(ready)
