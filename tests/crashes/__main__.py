@@ -19,7 +19,11 @@ from tests.crashes.matrix import Alone, Crew, Load, NotReached, Trial, schedule
 from tests.crashes.points import POINTS
 from tests.stores import PostgreSQL, started
 
-STORES = ("sqlite", "postgresql")
+# The stores, and from when on the seconds are counted until the first and the last of what was held is delivered.
+SINCE = {
+    "sqlite": "the start of the next process; first: whichever is delivered first",
+    "postgresql": "the death",
+}
 # A store is new after so many: what is read of it at the end stays small.
 KILLS_A_ROUND = 104
 
@@ -97,13 +101,13 @@ def table(told: dict[str, Any]) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crashes")
     parser.add_argument("--kills", type=int, default=1_000, help="in all; shared by the stores")
-    parser.add_argument("--store", choices=STORES, help="only this one")
+    parser.add_argument("--store", choices=list(SINCE), help="only this one")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=Load().rate, help="events a second")
     parser.add_argument("--plant", default="", help="a fault of tests/crashes/plants.py: it must be found")
     parser.add_argument("--out", type=Path, help="where the figures go, as JSON; other stores' stay there")
     given = parser.parse_args()
-    stores = [given.store] if given.store else list(STORES)
+    stores = [given.store] if given.store else list(SINCE)
     told: dict[str, Any] = json.loads(given.out.read_text("utf-8")) if given.out and given.out.exists() else {}
     for store in stores:
         with TemporaryDirectory(prefix="crash-", ignore_cleanup_errors=True) as name:
@@ -111,7 +115,8 @@ def main() -> int:
             Path(name).chmod(0o755)
             load = Load(given.rate, plant=given.plant)
             found = measure(store, given.kills // len(stores), given.seed, load, Path(name))
-        told[store] = {**stamp(), "seed": given.seed, "events_a_second": given.rate, **found}
+        about = {"seed": given.seed, "events_a_second": given.rate, "seconds_since": SINCE[store]}
+        told[store] = {**stamp(), **about, **found}
         sys.stdout.write("\n".join([store, *table(told[store]), ""]))
         if given.out:
             given.out.write_text(json.dumps(told, indent=1) + "\n", "utf-8")

@@ -42,7 +42,7 @@ crypto = {toml({"key": KEY, "iv": IV}).replace("{", "{{").replace("}", "}}")}
 # An order that many kills interrupt must not die of it; and no schedule is to be waited for.
 _DELAYS = toml({"delays": ["50ms"] * 12})
 # For a point to be passed by a worker that has work; only to end a hang.
-REACHED_SECONDS = 30.0
+REACHED_SECONDS = 60.0
 # Several workers: one is killed so often, and each so many times the oldest of them.
 BETWEEN_SECONDS = 1.0
 OLDEST_ONE_IN = 10
