@@ -97,7 +97,9 @@ class Trial(ABC):
         with ExitStack() as stack:
             stack.enter_context(self.operator)
             stack.callback(self._end_all)
-            self._producer = Producer(lambda: self._start("enqueue", "-", "--json"), self._load.rate)
+            self._producer = Producer(
+                lambda: self._start("enqueue", "-", "--json"), self._load.rate, self.operator.booked
+            )
             self._workers = self._first()
             self._until(lambda: self.operator.last_at)
             while self._points:

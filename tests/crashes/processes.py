@@ -6,15 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
 from tests.ground import line, notice
 
 ROOT = Path(__file__).parents[2]
-# So much may wait for `enqueue` to come back.
-_MOST_WAITING = 2_000
+# So many orders may be on their way at once. It is a load, not an overload: what an interrupted delivery waits for must
+# not be those that were there before it.
+_MOST_UNDER_WAY = 256
 
 
 class Process:
@@ -80,17 +81,19 @@ class Process:
 class Producer:
     """Hands in `rate` events a second through one `enqueue`, and again whatever that had not acknowledged when it died.
 
-    `accepted`: what was acknowledged. `cut`: the batch that is under way. `died_at`: s since 1970.
+    `booked`: the orders that have arrived; only so many are handed in ahead of them. `accepted`: what was acknowledged.
+    `cut`: the batch that is under way. `died_at`: s since 1970.
     """
 
-    def __init__(self, start: Callable[[], Process], rate: float) -> None:
+    def __init__(self, start: Callable[[], Process], rate: float, booked: Sized) -> None:
         self.accepted: set[str] = set()
         self.cut: list[str] = []
         self.made = 0
         self.faults: list[str] = []
         self._start = start
         self._rate = rate
-        self._began = time.time()
+        self._booked = booked
+        self._free_at = time.time()
         self._waiting: dict[str, bytes] = {}
         self._acknowledged = 0
         self.start()
@@ -105,8 +108,12 @@ class Producer:
     def pump(self) -> None:
         """Takes in what it told, makes what is due, hands over what the pipe takes."""
         self.hear()
-        due = int((time.time() - self._began) * self._rate)
-        while self.made < due and len(self._waiting) < _MOST_WAITING:
+        now = time.time()
+        while self._free_at < now:
+            if self.made - len(self._booked) >= _MOST_UNDER_WAY:
+                self._free_at = now
+                break
+            self._free_at += 1 / self._rate
             key = str(1767225600000000000 + self.made)
             self._waiting[key] = line(notice(order_no=key)).encode() + b"\n"
             self._unsent += self._waiting[key]
