@@ -8,8 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 SEEDS ?= 1000
 START ?= 0
 JOBS ?= 2
+# How many processes to kill.
+KILLS ?= 1000
 
-.PHONY: demo test check bench simulate clean
+.PHONY: demo test check bench simulate crashes clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/dispatcher demo
@@ -27,6 +29,10 @@ bench: $(VENV)/.dev
 
 simulate: $(VENV)/.dev
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --start $(START) --jobs $(JOBS)
+
+# kill -9 at every step, on both stores; takes about a second and a half each.
+crashes: $(VENV)/.dev
+	$(BIN)/python -m tests.crashes --kills $(KILLS) --out docs/reliability.json
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
@@ -22,6 +21,7 @@ WATCH_SECONDS = 1.0
 JUMP_SECONDS = 1.0
 
 ALARM = "alarm"
+MANY = 1_000_000
 
 
 class Rounds:
@@ -30,9 +30,6 @@ class Rounds:
     def __init__(self, clock: Clock, log: Log) -> None:
         self.scheduler = AsyncIOScheduler(
             timezone=UTC,
-            # It calls a round right where the alarm rings, on the event loop. The scheduler's own choice is a thread,
-            # from which no task can be begun and no waiting corridor be safely woken.
-            executors={"default": DebugExecutor()},
             # A round that is late is made up for, once: `None` means that it is never too late.
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
         )
@@ -49,8 +46,9 @@ class Rounds:
         self.scheduler.start()
 
     def every(self, seconds: float, name: str, work: Callable[[], None]) -> None:
-        """One more round of this name."""
-        self.scheduler.add_job(work, IntervalTrigger(seconds=seconds, timezone=UTC), id=name)
+        """One more round of this name; `work` is called on the event loop."""
+        trigger = IntervalTrigger(seconds=seconds, timezone=UTC)
+        self.scheduler.add_job(_on_the_loop, trigger, args=[work], id=name)
 
     def stop(self) -> None:
         self.scheduler.shutdown(wait=False)
@@ -62,7 +60,16 @@ class Rounds:
             # On this machine's clock, by which the scheduler reckons: `clock` may be another one's.
             at = datetime.now(UTC) + timedelta(microseconds=due_at - self._clock.now())
             trigger = DateTrigger(at, timezone=UTC)
-            self.scheduler.add_job(self._ring, trigger, id=ALARM, replace_existing=True)
+            self.scheduler.add_job(
+                _on_the_loop,
+                trigger,
+                args=[self._ring],
+                id=ALARM,
+                replace_existing=True,
+                # It may be set for now before the scheduler has noticed that the last ring is over. A ring that is
+                # refused for that is lost, and with it every later one: it would stay set for a time that has passed.
+                max_instances=MANY,
+            )
 
     def _ring(self) -> None:
         self._armed = None
@@ -88,6 +95,11 @@ class Rounds:
         """After a jump back the rounds would sleep until the old time comes round again: run them now."""
         for job in self.scheduler.get_jobs():
             job.modify(next_run_time=datetime.now(UTC))
+
+
+async def _on_the_loop(work: Callable[[], None]) -> None:
+    """What is no coroutine the scheduler calls on a thread, where nothing of the loop's may be touched."""
+    work()
 
 
 def _nothing() -> None:
