@@ -30,8 +30,10 @@ class Rounds:
     def __init__(self, clock: Clock, log: Log) -> None:
         self.scheduler = AsyncIOScheduler(
             timezone=UTC,
-            # A round that is late is made up for, once: `None` means that it is never too late.
-            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
+            # A round that is late is made up for, once: `None` means that it is never too late. One may be called anew
+            # before the scheduler has noticed that the last call is over. A ring of the alarm that is refused for that
+            # is lost, and with it every later one: it would stay set for a time that has passed.
+            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": MANY},
         )
         self._clock = clock
         self._log = log
@@ -60,16 +62,7 @@ class Rounds:
             # On this machine's clock, by which the scheduler reckons: `clock` may be another one's.
             at = datetime.now(UTC) + timedelta(microseconds=due_at - self._clock.now())
             trigger = DateTrigger(at, timezone=UTC)
-            self.scheduler.add_job(
-                _on_the_loop,
-                trigger,
-                args=[self._ring],
-                id=ALARM,
-                replace_existing=True,
-                # It may be set for now before the scheduler has noticed that the last ring is over. A ring that is
-                # refused for that is lost, and with it every later one: it would stay set for a time that has passed.
-                max_instances=MANY,
-            )
+            self.scheduler.add_job(_on_the_loop, trigger, args=[self._ring], id=ALARM, replace_existing=True)
 
     def _ring(self) -> None:
         self._armed = None
