@@ -185,6 +185,7 @@ class World:
         # By how much the wall clock was set (µs).
         self.jumped = 0
         self._farthest = 0
+        self.set_back = False
         self.current: Process | None = None
         self.violation: Violation | None = None
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -211,6 +212,7 @@ class World:
 
     def jump(self, by: int) -> None:
         self.jumped += by
+        self.set_back |= by < 0
         self._farthest = max(self._farthest, self.jumped)
         self.tell(None, f"the clock jumps by {by}")
 
