@@ -36,6 +36,7 @@ class Watch:
         self.decided: dict[int, int] = {}
         self.claimant: dict[int, Process | None] = {}
         self.adopted: set[int] = set()
+        self.put_off: set[int] = set()
         self.swept: set[Delivery] = set()
         self._moves: dict[tuple[str, str], Callable[[Seen, Seen, Process | None], None]] = {
             ("pending", "pending"): self._waits,
@@ -158,11 +159,13 @@ class Watch:
         )
 
     def _check_budget(self, row: Seen) -> None:
-        schedule = self._schedule(row)
-        cut_off = 0
+        schedule, cut_off = self._schedule(row), 0
         if not isinstance(schedule, Delays):
-            made = self._made(row)
-            cut_off = sum(one.reason == "interrupted" for one in made if one.n > row.run_from)
+            # A window is longer by what the clock was set back. And where the operator was paused while a delivery
+            # waited that was put off then, the product counts that time twice in its favour.
+            if self.world.set_back or (row.id in self.put_off and self.closed[row.operator].ever):
+                return
+            cut_off = sum(one.reason == "interrupted" for one in self._made(row) if one.n > row.run_from)
         if row.attempts - row.run_from - row.probes - cut_off > length(schedule):
             self.blame("budget", f"{row}: {row.attempts - row.run_from} attempts, {row.probes} of them probes")
 
@@ -241,6 +244,7 @@ class Watch:
         if sent is None or sent.kind != "ours":
             self.blame("put_off", f"{row} was put off, and {sent and sent.kind} was no fault of ours")
             return
+        self.put_off.add(row.id)
         due = sent.ended_wall + PUT_OFF
         if row.due_at != due and (row.status != "sending" or due > (row.claimed_at or 0)):
             self.blame("put_off", f"{row} was put off to {row.due_at}")

@@ -184,7 +184,9 @@ class World:
         self.now = 0
         # By how much the wall clock was set (µs).
         self.jumped = 0
-        self._farthest = 0
+        # How far the clock was ahead at most (µs).
+        self.farthest = 0
+        self.set_back = False
         self.current: Process | None = None
         self.violation: Violation | None = None
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -207,11 +209,12 @@ class World:
     @property
     def highest(self) -> int:
         """The latest that any clock may say: one may have been carried on from before a jump back."""
-        return EPOCH + self.now + self._farthest
+        return EPOCH + self.now + self.farthest
 
     def jump(self, by: int) -> None:
         self.jumped += by
-        self._farthest = max(self._farthest, self.jumped)
+        self.set_back |= by < 0
+        self.farthest = max(self.farthest, self.jumped)
         self.tell(None, f"the clock jumps by {by}")
 
     def tell(self, who: Process | str | None, what: str) -> None:
