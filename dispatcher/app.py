@@ -185,8 +185,8 @@ class Daemon:
     def not_ready(self) -> dict[str, str]:
         """What keeps this worker from delivering; empty when nothing does."""
         faults = {}
-        if self.dispatch.store_fault is not None:
-            faults["database"] = self.dispatch.store_fault
+        if self.dispatch.outage.fault is not None:
+            faults["database"] = self.dispatch.outage.fault
         if self.dispatch.own_fault is not None:
             faults["network"] = self.dispatch.own_fault
         for name in self._roster.faults:
