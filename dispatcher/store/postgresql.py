@@ -27,6 +27,11 @@ READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _WEATHER = ("08", "28", "3D", "53", "57", "58", "XX001", "XX002", "25006", "42501", "55")
 _CONTENDED = ("40001", "40P01")
 
+_MENDS = {
+    "25006": "; the server takes no writes: it is a standby, or was made read-only; name the one that takes them",
+    "53100": "; the server's disk is full: make room there",
+}
+
 # The table that had a store's number before there were revisions.
 _NUMBER = "dispatcher_schema"
 
@@ -79,6 +84,12 @@ def open_engine(place: Server, patience: float) -> Engine:
             connection.close()
             raise
 
+    @event.listens_for(engine, "checkin")
+    def _as_the_server_says(connection: psycopg.Connection | None, _record: object) -> None:
+        # After a transaction that only read, READ WRITE would be asked for: a standby refuses that as a bug of ours.
+        if connection is not None and not connection.closed:
+            connection.read_only = None
+
     return engine
 
 
@@ -94,9 +105,10 @@ def weather(error: DBAPIError) -> StoreUnavailable | None:
 
 
 def told(error: DBAPIError) -> str:
-    """The server's sentence alone, in one line: what it adds shows whole rows."""
+    """The server's sentence alone, in one line: what it adds shows whole rows. And what helps, where that is known."""
     primary = error.orig.diag.message_primary if isinstance(error.orig, psycopg.Error) else None
-    return " ".join((primary or str(error.orig)).split())
+    mend = _MENDS.get(getattr(error.orig, "sqlstate", None) or "", "")
+    return " ".join((primary or str(error.orig)).split()) + mend
 
 
 def found(connection: Connection, place: Server) -> Found:
