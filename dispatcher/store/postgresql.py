@@ -15,6 +15,7 @@ from dispatcher.place import Server
 from dispatcher.store.locks import make_locks
 from dispatcher.store.mark import MARKS, READ_MARK, mark_of
 from dispatcher.store.schema import metadata
+from dispatcher.store.silence import end_silence
 from dispatcher.store.version import FIRST, READ_REVISION, REVISIONS, Found, is_ours, of_number, stamp
 
 # For jsonb's casts, and for what was looked at by its makers this decade.
@@ -50,8 +51,11 @@ _TABLES = text(
 )
 
 
-def open_engine(place: Server, patience: float) -> Engine:
-    """Nothing is connected yet. Raises Refused for an address that can't be read."""
+def open_engine(place: Server, patience: float, silence: float | None) -> Engine:
+    """Nothing is connected yet. `silence`: how long (s) the server may leave a statement without an answer.
+
+    Raises Refused for an address that can't be read.
+    """
     url = make_url(place.url.reveal())
     given = {
         "application_name": "dispatcher",
@@ -74,6 +78,8 @@ def open_engine(place: Server, patience: float) -> Engine:
     except (ArgumentError, ValueError):
         mend = "write several servers as host=a:5432&host=b:5432"
         raise Refused(f"the database {place} can't be opened: its servers can't be read; {mend}") from None
+    if silence is not None:
+        end_silence(engine, silence)
 
     @event.listens_for(engine, "connect")
     def _settings(connection: psycopg.Connection, _record: object) -> None:
