@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check faults bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/dispatcher demo
 
 test: check
 	$(BIN)/python -m pytest -n 2
+
+# Every fault of a database, those too that take long.
+faults: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/test_database_faults.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
