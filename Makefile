@@ -11,13 +11,17 @@ JOBS ?= 2
 # How many processes to kill.
 KILLS ?= 1000
 
-.PHONY: demo test check bench simulate crashes clean
+.PHONY: demo test check bench simulate crashes faults clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/dispatcher demo
 
 test: check
 	$(BIN)/python -m pytest -n 2
+
+# Every fault of a database, those too that take long.
+faults: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/test_database_faults.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

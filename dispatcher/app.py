@@ -28,6 +28,8 @@ from dispatcher.wire import Grant, PinnedTransport, Resolver, Transport, Wire
 STUCK_SECONDS = 15.0
 # For another's lock on the store; then /readyz and the log say so, and the corridor tries again by itself.
 PATIENCE_SECONDS = 1.0
+# For a server's answer: less than the others wait for a beat.
+SILENCE_SECONDS = 4.0
 # Settings that only a start reads.
 _FIXED = ("database", "listen", "log_format", "log_level", "master_key", "former_master_key")
 
@@ -40,7 +42,7 @@ class Daemon:
     ) -> None:
         self.config = config
         self.log = log
-        self.database: Database = open_database(config.database, patience=PATIENCE_SECONDS)
+        self.database: Database = open_database(config.database, patience=PATIENCE_SECONDS, silence=SILENCE_SECONDS)
         self._started = config
         self._transport = transport
         self._resolver = Resolver()
@@ -185,8 +187,8 @@ class Daemon:
     def not_ready(self) -> dict[str, str]:
         """What keeps this worker from delivering; empty when nothing does."""
         faults = {}
-        if self.dispatch.store_fault is not None:
-            faults["database"] = self.dispatch.store_fault
+        if self.dispatch.outage.fault is not None:
+            faults["database"] = self.dispatch.outage.fault
         if self.dispatch.own_fault is not None:
             faults["network"] = self.dispatch.own_fault
         for name in self._roster.faults:

@@ -58,6 +58,11 @@ class PostgreSQL:
         with self._door.writing() as connection:
             connection.execute(_CUT_OFF)
 
+    def call(self, command: str, *words: object) -> None:
+        """A program of the server's own, as the user whose it is."""
+        line = [str(self.process.bin_path / command), *map(str, words)]
+        subprocess.run(line, check=True, user=self.process.system_user, stdout=subprocess.DEVNULL)
+
     def stop(self) -> None:
         self.process.stop()
 
@@ -171,35 +176,31 @@ class Standby(PostgreSQL):
     def __init__(self, folder: Path, leader: PostgreSQL) -> None:
         self._leader = leader.process
         self._data = folder / "standby"
-        self._socket = folder / "socket"
-        self._socket.mkdir(mode=0o777)
-        self._socket.chmod(0o777)
+        self.socket = folder / "socket"
+        self.socket.mkdir(mode=0o777)
+        self.socket.chmod(0o777)
         self._data.mkdir()
         if self._leader.system_user is not None:
             shutil.chown(self._data, self._leader.system_user)
             self._data.chmod(0o700)
-        hosts = f"{leader.url.partition('?')[2]}&host={quote(str(self._socket), safe='/')}"
+        hosts = f"{leader.url.partition('?')[2]}&host={quote(str(self.socket), safe='/')}"
         super().__init__(f"postgresql+psycopg://postgres@/postgres?{hosts}", self._leader)
 
     def follow(self) -> None:
         at = self._leader.get_uri().partition("host=")[2]
-        self._call("pg_basebackup", "-h", at, "-U", "postgres", "-D", self._data, "-R", "-c", "fast")
-        options = f"-k {self._socket} -c listen_addresses='' -c cluster_name=standby"
-        self._call("pg_ctl", "-D", self._data, "-o", options, "-l", self._data / "log", "-w", "start")
+        self.call("pg_basebackup", "-h", at, "-U", "postgres", "-D", self._data, "-R", "-c", "fast")
+        options = f"-k {self.socket} -c listen_addresses='' -c cluster_name=standby"
+        self.call("pg_ctl", "-D", self._data, "-o", options, "-l", self._data / "log", "-w", "start")
         self._leader.psql("ALTER SYSTEM SET synchronous_standby_names = 'standby'; SELECT pg_reload_conf();")
 
     def take_over(self) -> None:
         """The leader dies without a word to anybody, and this one goes on in its place."""
-        self._call("pg_ctl", "-D", self._leader.pgdata, "-m", "immediate", "-w", "stop")
-        self._call("pg_ctl", "-D", self._data, "-w", "promote")
+        self.call("pg_ctl", "-D", self._leader.pgdata, "-m", "immediate", "-w", "stop")
+        self.call("pg_ctl", "-D", self._data, "-w", "promote")
 
     def close(self) -> None:
         super().close()
-        self._call("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
-
-    def _call(self, command: str, *words: object) -> None:
-        line = [str(self._leader.bin_path / command), *map(str, words)]
-        subprocess.run(line, check=True, user=self._leader.system_user, stdout=subprocess.DEVNULL)
+        self.call("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
 
 
 @contextmanager

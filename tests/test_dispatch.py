@@ -266,7 +266,7 @@ async def test_results_are_kept_while_the_store_is_away_and_settled_exactly_once
         assert len(at.told("attempt")) == 5
         assert gate.answered == {"acme": 5}
         assert [line["error"] for line in at.told("store_unavailable")][:1] == ["the disk is full"]
-        assert at.dispatch.store_fault is None
+        assert at.dispatch.outage.fault is None
 
 
 async def test_attempts_that_end_while_the_store_is_away_are_settled_with_the_rest(tmp_path: Path, away: Away) -> None:
@@ -297,8 +297,8 @@ async def test_a_file_that_another_writer_holds_is_waited_for(tmp_path: Path, mo
         gate.open()
         working = asyncio.create_task(at.calm())
         await until(lambda: bool(at.told("store_unavailable")))
-        assert "database is locked" in str(at.dispatch.store_fault)
-        assert at.daemon.not_ready()["database"] == at.dispatch.store_fault
+        assert "database is locked" in str(at.dispatch.outage.fault)
+        assert at.daemon.not_ready()["database"] == at.dispatch.outage.fault
         assert statuses(at) == {"sending"}
         other.execute("ROLLBACK")
         other.close()

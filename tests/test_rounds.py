@@ -198,7 +198,6 @@ async def test_no_round_is_ever_too_late_and_none_is_made_up_for_twice(tower: To
     for job in jobs.values():
         assert (job.coalesce, job.misfire_grace_time) == (True, None)
     for name in ("look", "rescue"):
-        assert jobs[name].max_instances == 1
         assert jobs[name].trigger.interval.total_seconds() == LOOK_SECONDS
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import text
 import dispatcher.ear
 from dispatcher.app import Daemon
 from dispatcher.clock import HOUR, MINUTE, SECOND, WallClock
+from dispatcher.dispatch.outage import Outage
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
 from dispatcher.errors import Refused
@@ -148,6 +149,7 @@ def test_a_beat_that_finds_a_fault_of_ours_is_told_and_the_next_one_is_made(monk
 
     class Hand:
         crew: Crew | None = None
+        outage = Outage(log, lambda: 0)
 
         async def on_the_thread(self, work: Callable[..., Any], *words: Any, **more: Any) -> Any:
             return work(*words, **more)
@@ -155,12 +157,23 @@ def test_a_beat_that_finds_a_fault_of_ours_is_told_and_the_next_one_is_made(monk
         def join(self, crew: Crew) -> None:
             self.crew = crew
 
+    def refuse(*_: object, **__: object) -> None:
+        raise Refused("it is being copied")
+
     database, hand = STORES.open(Path()), Hand()
     pulse = Pulse(hand, database, lambda: None, log)  # type: ignore[arg-type]  # all that a beat asks of a corridor
     with monkeypatch.context() as patch:
+        patch.setattr(workers, "beat", refuse)
+        for _ in range(3):
+            asyncio.run(pulse.beat())
+    assert [(line["event"], line["error"]) for line in lines] == [("store_unavailable", "it is being copied")]
+    asyncio.run(pulse.beat())
+    assert hand.outage.fault is None
+    lines.clear()
+    with monkeypatch.context() as patch:
         patch.setattr(workers, "beat", lambda *_, **__: 1 / 0)
         asyncio.run(pulse.beat())
-    assert ([line["event"] for line in lines], hand.crew) == (["beat_broke"], None)
+    assert [line["event"] for line in lines] == ["beat_broke"]
     asyncio.run(pulse.beat())
     assert hand.crew == Crew(1, 0)
     database.close()
@@ -473,6 +486,9 @@ def test_a_standby_that_takes_over_goes_on_where_the_server_was(tmp_path: Path) 
                     until(lambda: story.all_are("delivered"), told=daemon.text)
                     until(lambda: daemon.told("listening"))
                     assert set(receiver.booked().values()) == {1}
+                    assert len(daemon.told("store_unavailable")) == len(daemon.told("store_back")) >= 1
+                    assert "Traceback" not in daemon.text()
+                    assert daemon.get("/readyz").status_code == 200
                 assert story.query("SELECT count(*), count(*) FILTER (WHERE late) FROM attempts") == [(80, 0)]
         finally:
             standby.close()

@@ -15,8 +15,9 @@ from typing import ParamSpec, TypeVar
 from dispatcher.clock import Clock
 from dispatcher.dispatch.attempt import UNKNOWN, Attempts
 from dispatcher.dispatch.lane import Change, Lane, Turn
+from dispatcher.dispatch.outage import Outage
 from dispatcher.dispatch.shares import Wish, shares, slow_share
-from dispatcher.errors import StoreUnavailable
+from dispatcher.errors import Contended, StoreUnavailable
 from dispatcher.policy import Claim, Outcome, Reason, Rule, Verb, Verdict, judge, judge_interrupted
 from dispatcher.store import corridor, operators
 from dispatcher.store.corridor import Settlement
@@ -60,9 +61,9 @@ class Dispatch:
         self.unfit: Collection[str] = ()
         self.refresh: Callable[[int], Awaitable[None]] = _nothing_new
         self.concurrency = concurrency
-        # For whoever asks whether this worker works: when the loop last went round, what the store said if it is away.
+        # For whoever asks whether this worker works: when the loop last went round, whether the store is away.
         self.turned_at = time.monotonic()
-        self.store_fault: str | None = None
+        self.outage = Outage(log, lambda: len(self._held))
         # What keeps requests from leaving this machine, until one is answered again.
         self.own_fault: str | None = None
         self._database = database
@@ -290,15 +291,18 @@ class Dispatch:
 
     async def store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run on the store thread; while the store is away, wait and try again: nothing held here is given up."""
-        tried = 0
-        while True:
-            try:
-                given = await self.on_the_thread(work, *args, **kwargs)
-                self.store_fault = None
-                return given
-            except StoreUnavailable as error:
-                self.store_fault = str(error)
-                if tried % len(BACKOFF_SECONDS) == 0:
-                    self._log.error("store_unavailable", error=str(error), held=len(self._held))
-                await asyncio.sleep(BACKOFF_SECONDS[min(tried, len(BACKOFF_SECONDS) - 1)])
-                tried += 1
+        who, tried = object(), 0
+        try:
+            while True:
+                try:
+                    given = await self.on_the_thread(work, *args, **kwargs)
+                except StoreUnavailable as error:
+                    if tried or not isinstance(error, Contended):
+                        self.outage.failed(who, str(error))
+                    await asyncio.sleep(BACKOFF_SECONDS[min(tried, len(BACKOFF_SECONDS) - 1)])
+                    tried += 1
+                else:
+                    self.outage.passed(who)
+                    return given
+        finally:
+            self.outage.forget(who)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from dispatcher.dispatch import Dispatch
-from dispatcher.errors import StoreUnavailable
+from dispatcher.errors import Refused, StoreUnavailable
 from dispatcher.store import workers
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log
@@ -34,9 +34,10 @@ class Pulse:
     async def beat(self) -> None:
         try:
             beat = await self._dispatch.on_the_thread(workers.beat, self._database, broken=self._broken)
-        except StoreUnavailable:
-            # The corridor tells that.
+        except (StoreUnavailable, Refused) as error:
+            # An idle corridor only reads: a server that takes no writes, or a store that is copied, is found here.
             self._broken = True
+            self._dispatch.outage.failed(self, str(error))
             return
         except Exception:
             # A bug of ours; without a beat the others would take this worker for dead while it works.
@@ -44,6 +45,7 @@ class Pulse:
             self._log.exception("beat_broke")
             return
         self._broken = False
+        self._dispatch.outage.passed(self)
         self._dispatch.join(beat.crew)
         if beat.gone:
             self._log.warning("workers_gone", count=beat.gone, left=beat.crew.size)

@@ -153,13 +153,17 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(place: Place, *, create: bool = True, patience: float = 10.0) -> Database:
+def open_database(
+    place: Place, *, create: bool = True, patience: float = 10.0, silence: float | None = None
+) -> Database:
     """Opens the store, makes it and its tables where `create` says so; waits `patience` s for another's lock.
+
+    A server that leaves a statement without an answer for `silence` s is away; without it, it is waited for.
 
     Raises StoreUnavailable; Outdated for a store whose schema is to be brought up; Refused for one of something else,
     of a newer dispatcher, or which has moved or not arrived yet. All of these are left as they are.
     """
-    database, found = reach(place, create=create, patience=patience)
+    database, found = reach(place, create=create, patience=patience, silence=silence)
     try:
         admit_work(place, found)
         database.mark = found.mark
@@ -171,26 +175,28 @@ def open_database(place: Place, *, create: bool = True, patience: float = 10.0) 
     return database
 
 
-def reach(place: Place, *, create: bool, patience: float = 10.0) -> tuple[Database, Found]:
+def reach(
+    place: Place, *, create: bool, patience: float = 10.0, silence: float | None = None
+) -> tuple[Database, Found]:
     """The store, and what was found there; whatever that is, it can be looked into. No tables are made.
 
     Raises NotMade where there is nothing and `create` does not say so, StoreUnavailable, Refused for another program's.
     """
     if isinstance(place, Server):
-        return _reach_server(place, create, patience)
+        return _reach_server(place, create, patience, silence)
     found = sqlite.look(place, create=create, patience=patience)
     if found.revision is None and not create:
         raise Refused(f"the database {place} holds no wallet-flow log; name the right file in database.url")
     return Database(place, sqlite.open_engine(place, patience), sqlite), found
 
 
-def _reach_server(place: Server, create: bool, patience: float) -> tuple[Database, Found]:
+def _reach_server(place: Server, create: bool, patience: float, silence: float | None) -> tuple[Database, Found]:
     try:
         from dispatcher.store import postgresql
     except ImportError:
         told = "its driver is not installed; install it: pip install 'dispatcher[postgresql]'"
         raise Refused(f"the database {place} can't be used: {told}") from None
-    database = Database(place, postgresql.open_engine(place, patience), postgresql)
+    database = Database(place, postgresql.open_engine(place, patience, silence), postgresql)
     try:
         with database.reading() as connection:
             found = database.look(connection)

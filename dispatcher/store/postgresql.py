@@ -15,6 +15,7 @@ from dispatcher.place import Server
 from dispatcher.store.locks import make_locks
 from dispatcher.store.mark import MARKS, READ_MARK, mark_of
 from dispatcher.store.schema import metadata
+from dispatcher.store.silence import end_silence
 from dispatcher.store.version import FIRST, READ_REVISION, REVISIONS, Found, is_ours, of_number, stamp
 
 # For jsonb's casts, and for what was looked at by its makers this decade.
@@ -26,6 +27,11 @@ READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # locks; and serialization and deadlock, which trying again mends at once.
 _WEATHER = ("08", "28", "3D", "53", "57", "58", "XX001", "XX002", "25006", "42501", "55")
 _CONTENDED = ("40001", "40P01")
+
+_MENDS = {
+    "25006": "; the server takes no writes: it is a standby, or was made read-only; name the one that takes them",
+    "53100": "; the server's disk is full: make room there",
+}
 
 # The table that had a store's number before there were revisions.
 _NUMBER = "dispatcher_schema"
@@ -45,8 +51,11 @@ _TABLES = text(
 )
 
 
-def open_engine(place: Server, patience: float) -> Engine:
-    """Nothing is connected yet. Raises Refused for an address that can't be read."""
+def open_engine(place: Server, patience: float, silence: float | None) -> Engine:
+    """Nothing is connected yet. `silence`: how long (s) the server may leave a statement without an answer.
+
+    Raises Refused for an address that can't be read.
+    """
     url = make_url(place.url.reveal())
     given = {
         "application_name": "dispatcher",
@@ -69,6 +78,8 @@ def open_engine(place: Server, patience: float) -> Engine:
     except (ArgumentError, ValueError):
         mend = "write several servers as host=a:5432&host=b:5432"
         raise Refused(f"the database {place} can't be opened: its servers can't be read; {mend}") from None
+    if silence is not None:
+        end_silence(engine, silence)
 
     @event.listens_for(engine, "connect")
     def _settings(connection: psycopg.Connection, _record: object) -> None:
@@ -78,6 +89,12 @@ def open_engine(place: Server, patience: float) -> Engine:
         except psycopg.Error:
             connection.close()
             raise
+
+    @event.listens_for(engine, "checkin")
+    def _as_the_server_says(connection: psycopg.Connection | None, _record: object) -> None:
+        # After a transaction that only read, READ WRITE would be asked for: a standby refuses that as a bug of ours.
+        if connection is not None and not connection.closed:
+            connection.read_only = None
 
     return engine
 
@@ -94,9 +111,10 @@ def weather(error: DBAPIError) -> StoreUnavailable | None:
 
 
 def told(error: DBAPIError) -> str:
-    """The server's sentence alone, in one line: what it adds shows whole rows."""
+    """The server's sentence alone, in one line: what it adds shows whole rows. And what helps, where that is known."""
     primary = error.orig.diag.message_primary if isinstance(error.orig, psycopg.Error) else None
-    return " ".join((primary or str(error.orig)).split())
+    mend = _MENDS.get(getattr(error.orig, "sqlstate", None) or "", "")
+    return " ".join((primary or str(error.orig)).split()) + mend
 
 
 def found(connection: Connection, place: Server) -> Found:

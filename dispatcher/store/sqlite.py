@@ -14,6 +14,7 @@ from dispatcher.errors import NotMade, Refused, StoreUnavailable
 from dispatcher.store.locks import make_locks
 from dispatcher.store.mark import MARKS, READ_MARK, mark_of
 from dispatcher.store.schema import metadata
+from dispatcher.store.torn import Footing, refuse_cut_off
 from dispatcher.store.version import FIRST, READ_REVISION, REVISIONS, Found, is_ours, of_number, stamp
 
 # For `->>` and UPDATE … FROM.
@@ -22,13 +23,31 @@ OLDEST_SQLITE = (3, 38)
 _WEATHER = frozenset({3, 5, 6, 7, 8, 10, 11, 13, 14, 15, 26})
 
 
+_MENDS = {
+    5: "another process writes to it, and for long: end that one",
+    8: "the file, its folder or its disk takes no writes: give the rights, or mount it so",
+    10: "look after the disk, and whether the file can be written to",
+    11: "the file is damaged: stop whatever works on it, and put a backup in its place",
+    13: "make room on the disk",
+    26: "it is damaged, or something else: put a backup in its place, or name another file in database.url",
+}
+
 READING = {"dispatcher_read": True}
 
 
 def weather(error: DBAPIError) -> StoreUnavailable | None:
     """What may pass by itself; None for a bug of ours, which trying again would not mend."""
-    passes = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _WEATHER
-    return StoreUnavailable(str(error.orig)) if passes else None
+    return StoreUnavailable(_told(error.orig)) if _code(error.orig) in _WEATHER else None
+
+
+def _code(error: object) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _told(error: object) -> str:
+    """SQLite's sentence, and what helps where that is known."""
+    mend = _MENDS.get(_code(error))
+    return f"{error}; {mend}" if mend else str(error)
 
 
 def look(path: Path, *, create: bool, patience: float) -> Found:
@@ -44,6 +63,7 @@ def look(path: Path, *, create: bool, patience: float) -> Found:
     if not path.parent.is_dir():
         raise StoreUnavailable(f"the database {path} can't be opened: its folder does not exist; create it")
     try:
+        refuse_cut_off(path)
         # For its owner alone: it will hold events, and players' tokens.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         with closing(sqlite3.connect(path, timeout=patience)) as connection:
@@ -51,7 +71,7 @@ def look(path: Path, *, create: bool, patience: float) -> Found:
             connection.execute("BEGIN")
             return _found(connection, path)
     except (OSError, sqlite3.Error) as error:
-        raise StoreUnavailable(f"the database {path} can't be used: {error}") from None
+        raise StoreUnavailable(f"the database {path} can't be used: {_told(error)}") from None
 
 
 def found(connection: Connection, path: Path) -> Found:
@@ -100,6 +120,13 @@ def open_engine(path: Path, patience: float) -> Engine:
         hide_parameters=True,
     )
 
+    footing = Footing(path)
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(*_: Any) -> None:
+        # Where there is no file, SQLite would make one.
+        footing.hold()
+
     @event.listens_for(engine, "connect")
     def _pragmas(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None
@@ -120,6 +147,7 @@ def open_engine(path: Path, patience: float) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        footing.hold()
         # IMMEDIATE takes the write lock at once: a transaction that read first could not be upgraded later.
         reads = connection.get_execution_options().get("dispatcher_read")
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
