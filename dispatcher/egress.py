@@ -56,3 +56,9 @@ def may_call(address: Address, allow: Sequence[Network]) -> bool:
     return address.is_global and not any(
         address in network for network in _NEVER_PUBLIC if network.version == address.version
     )
+
+
+def loopback_of(host: str) -> Sequence[Address]:
+    """What a name of this machine's own (RFC 6761, section 6.3) stands for; nothing where it is another's."""
+    own = host.lower() == "localhost" or host.lower().endswith(".localhost")
+    return (IPv4Address("127.0.0.1"), IPv6Address("::1")) if own else ()

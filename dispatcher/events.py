@@ -76,8 +76,13 @@ def shown(value: object, longest: int = 40) -> str:
     except ValueError:
         text = "a number of thousands of digits"
     if not text.isprintable():
-        text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:longest])
+        text = printable(text[:longest])
     return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def printable(text: str) -> str:
+    """The text with whatever could drive a terminal or turn its reading direction written as an escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 # A fifth of the time of `json`, which has to be asked key by key whether one stands twice.

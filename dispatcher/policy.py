@@ -13,6 +13,8 @@ from dispatcher.errors import Unfit
 from dispatcher.events import parse_json
 
 MAX_CODE = 64
+# Of what an operator says of a failure; a log line is no place for 64 KiB of it.
+MAX_WORDS = 1024
 # How long a delivery waits after a fault of our own, which costs it no attempt.
 PUT_OFF = 5 * SECOND
 LONG_PUT_OFF = MINUTE
@@ -253,7 +255,8 @@ def read_answer(outcome: Outcome, rule: Rule) -> Answer:
         return Answer(outcome.reason)
     body = _parsed(outcome) if rule.reads_body else None
     code = _code(_at(body, rule.field)) if rule.field else None
-    words = next((str(body[name]) for name in _WORDS if body.get(name)), None) if isinstance(body, dict) else None
+    said = next((body[name] for name in _WORDS if body.get(name)), None) if isinstance(body, dict) else None
+    words = None if said is None else str(said)[:MAX_WORDS]
     return Answer(_failure(outcome, rule, body), code, words)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from dispatcher.clock import HOUR, LONGEST, parse_duration
-from dispatcher.egress import Network, may_call, parse_address
+from dispatcher.egress import Network, loopback_of, may_call, parse_address
 from dispatcher.errors import Unfit
 from dispatcher.events import shown
 from dispatcher.place import Place, Server
@@ -22,6 +22,8 @@ _HEADER_TEXT = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 _MAX_HEADER_CHARACTERS = 4_096
 _WEBHOOK_PREFIX = "whsec_"
 _POSTGRESQL = "postgresql+psycopg://"
+# Longer ones are read by some and not by others; our own client's limit is 64 KiB.
+_MAX_URL_CHARACTERS = 4_096
 _NUMERIC = re.compile(r"(0[xX][0-9A-Fa-f]*|[0-9]+)")
 
 _OF_THE_CONNECTION = "belongs to the connection, which is the dispatcher's"
@@ -159,6 +161,8 @@ def operator_url(value: Any, allow: tuple[Network, ...]) -> str:
     """An http(s) URL that means the same to every reader of URLs, and no address that may not be called."""
     if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value or "\\" in value:
         raise Unfit("is not a URL in plain ASCII", 'write it like "https://operator.example/Demo/notice"')
+    if len(value) > _MAX_URL_CHARACTERS:
+        raise Unfit(f"has {len(value)} characters", f"write at most {_MAX_URL_CHARACTERS}")
     try:
         parts = urlsplit(value)
         host, port = parts.hostname or "", parts.port
@@ -180,10 +184,11 @@ def operator_url(value: Any, allow: tuple[Network, ...]) -> str:
             f"has the host {shown(host)}",
             "write a plain host name (no final dot, punycode for IDN) or IP address",
         )
-    if address is not None and not may_call(address, allow):
+    meant = [address] if address is not None else loopback_of(host)
+    if meant and not any(may_call(one, allow) for one in meant):
         raise Unfit(
-            f"{address} is not on the public internet",
-            f'if it is meant, add it to egress.allow, like ["{address}"]',
+            f"{host if address is None else address} is not on the public internet",
+            f'if it is meant, add it to egress.allow, like ["{meant[0]}"]',
         )
     return value
 

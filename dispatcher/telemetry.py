@@ -1,9 +1,11 @@
 """Structured logs: one canonical line for each attempt, one for whatever a person should know. Never a secret."""
 
 import asyncio
+import json
 import logging
 import sys
 import time
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
@@ -11,6 +13,7 @@ import orjson
 import structlog
 
 from dispatcher.clock import MILLISECOND, SECOND, iso, to_datetime
+from dispatcher.events import printable
 from dispatcher.policy import Claim, Outcome, Verb, Verdict
 
 Log = structlog.typing.FilteringBoundLogger
@@ -52,6 +55,22 @@ def _stamp() -> str:
     return f"{_second(second)}.{rest:06d}Z"
 
 
+def _json(line: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:
+    """Half characters, which an operator's answer may have, must break no line: orjson refuses them."""
+    try:
+        return orjson.dumps(line, default=default)
+    except TypeError:
+        return json.dumps(line, default=str, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _printable(_logger: object, _name: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What came from an operator drives nobody's terminal, and begins no line of its own."""
+    for name, value in line.items():
+        if isinstance(value, str):
+            line[name] = printable(value)
+    return line
+
+
 def _json_logger(level: int) -> type[Log]:
     """structlog's logger, with a short way for what is told of every delivery: through the chain of processors that
 
@@ -64,7 +83,7 @@ def _json_logger(level: int) -> type[Log]:
     class JsonLogger(logger):  # type: ignore[misc]  # structlog makes its base while the program runs
         def info(self, event: str, **values: Any) -> None:
             line = {**self._context, **values, "event": event, "level": "info", "timestamp": _stamp()}
-            self._logger.msg(orjson.dumps(line))
+            self._logger.msg(_json(line))
 
     return cast(type[Log], JsonLogger)
 
@@ -74,12 +93,13 @@ def configure_logs(*, as_json: bool, level: str) -> Log:
     threshold = logging.getLevelNamesMapping()[level.upper()]
     stamp: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     if as_json:
-        tail = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=orjson.dumps)]
+        tail = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
         factory: Any = structlog.BytesLoggerFactory(cast(BinaryIO, _Gathering(sys.stderr.buffer)))
     else:
         # The plain traceback: the pretty one shows local variables, and with them tokens and amounts.
         plain = structlog.dev.plain_traceback
-        tail = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+        tail = [_printable, renderer]
         factory = structlog.PrintLoggerFactory(sys.stderr)
     structlog.configure(
         processors=stamp + tail,

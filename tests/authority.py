@@ -2,14 +2,18 @@
 
 import datetime as dt
 import ssl
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from dispatcher.secret import Secret
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class Authority:
@@ -44,22 +48,32 @@ class Authority:
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
-    def context(self, days: int = 1, signed: bool = True) -> ssl.SSLContext:
-        """For a server that is acme.example, 127.0.0.1 and ::1, until in so many days."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        hosts = [x509.DNSName("acme.example"), *(x509.IPAddress(ip_address(one)) for one in ("127.0.0.1", "::1"))]
+    def context(
+        self,
+        days: int = 1,
+        signed: bool = True,
+        addresses: Sequence[str] = ("127.0.0.1", "::1"),
+        key: Key | None = None,
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+    ) -> ssl.SSLContext:
+        """For a server that is acme.example and has these addresses, in the thirty days up to in so many days."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        hosts = [x509.DNSName("acme.example"), *(x509.IPAddress(ip_address(one)) for one in addresses)]
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "acme")])
         built = self._builder(subject, key, days, None if signed else subject)
         built = built.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+        built = built.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         file = self.folder / f"acme{days}{signed}.pem"
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         file.write_bytes(key.private_bytes(*form) + self._signed(built, None if signed else key))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # It shows what is too weak to be shown, too: to refuse it is the other side's matter.
+        context.set_ciphers("DEFAULT@SECLEVEL=0")
         context.load_cert_chain(file)
         return context
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int, issuer: x509.Name | None = None
+        self, subject: x509.Name, key: Key, days: int, issuer: x509.Name | None = None
     ) -> x509.CertificateBuilder:
         end = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
         return (
@@ -72,5 +86,5 @@ class Authority:
             .not_valid_after(end)
         )
 
-    def _signed(self, built: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey | None = None) -> bytes:
+    def _signed(self, built: x509.CertificateBuilder, key: Key | None = None) -> bytes:
         return built.sign(key or self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

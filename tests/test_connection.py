@@ -6,6 +6,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -234,6 +235,38 @@ async def test_a_body_of_64_kib_is_whole_and_one_byte_more_is_truncated(more: in
             outcome = await caller.post(url)
             assert told(outcome) == (200, b"a" * min(length, MAX_RESPONSE_BYTES), None)
             assert outcome.truncated == (more > 0)
+
+
+async def test_what_comes_beside_the_body_is_bounded_though_a_byte_of_the_body_comes_now_and_then() -> None:
+    """Once each byte of the body was worth another 64 KiB of nothing: four gigabytes for one answer."""
+    act = endless(CHUNKED, b"1;" + b"a" * 1_000 + b"\r\na\r\n")
+    async with playing(act) as (operator, url), calling() as caller:
+        outcome = await caller.post(url)
+        await operator.left()
+        assert operator.peers[0].sent < 16 * 1024 * 1024
+    assert outcome.reason is Reason.RESET
+    assert "longer than 65536 bytes" in str(outcome.detail)
+
+
+async def test_a_body_and_its_trailers_in_one_read_are_bounded_like_any() -> None:
+    connection = Connection()
+    connection.connection_made(Mock(asyncio.Transport, is_closing=lambda: False))
+    sent = connection.exchange(b"", time.monotonic() + PATIENCE, Traffic())
+    connection.data_received(CHUNKED + b"2\r\nok\r\n0\r\n" + b"A: b\r\n" * 40_000)
+    assert type(await sent) is httpx.RemoteProtocolError
+
+
+async def test_headers_that_nobody_reads_take_no_memory() -> None:
+    async with playing(once(HEAD + b"A:\r\n" * 15_000 + b"Content-Length: 2\r\n\r\nok")) as (_, url):
+        connection = await connected(url)
+        tracemalloc.start()
+        try:
+            assert await exchanged(connection) is None
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert connection.body == b"ok"
+    assert peak < 1_000_000
 
 
 async def test_a_hundred_megabytes_do_not_fill_the_memory() -> None:

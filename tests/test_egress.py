@@ -202,6 +202,67 @@ def test_a_url_with_an_address_outside_the_public_internet_is_refused_with_what_
     assert url_faults(f"https://{host}:8443/notice", everything) == []
 
 
+LITERALS = [text for texts in NOT_PUBLIC.values() for text in texts if "%" not in text]
+
+
+@pytest.mark.parametrize("text", LITERALS)
+@pytest.mark.parametrize("key", ["notice_url", "callback_url", "oauth.token_url"])
+def test_each_such_address_in_any_url_is_refused_with_its_key_and_what_to_allow(text: str, key: str) -> None:
+    address = parse_address(text)
+    url = f"https://{f'[{text}]' if ':' in text else text}:8443"
+    given = f'{key} = "{url}"' if key != "oauth.token_url" else ""
+    oauth = (
+        f'oauth = {{ token_url = "{url}", client_id = "a", client_secret = "b" }}\nauth = "oauth2"' if not given else ""
+    )
+    acme = acme_with(f"{given}\n{oauth}")
+    acme = acme.replace('notice_url = "https://acme.example/Demo/notice"\n', "") if key == "notice_url" else acme
+    acme = acme.replace('token = "the-token-of-acme"\n', "") if oauth else acme
+    faults = faults_of(acme)
+    assert list(faults) == [f"operators.acme.{key}"]
+    assert faults[f"operators.acme.{key}"].fault == f"{address} is not on the public internet"
+    assert faults[f"operators.acme.{key}"].mend == f'if it is meant, add it to egress.allow, like ["{address}"]'
+    assert faults_of(f'egress.allow = ["{address}"]\n{acme}') == {}
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "Localhost", "a.localhost", "acme.example.localhost"])
+def test_a_name_of_this_machines_own_is_refused_unless_its_address_is_allowed(host: str) -> None:
+    (fault,) = url_faults(f"http://{host}:8080/")
+    assert "is not on the public internet" in fault
+    assert 'egress.allow, like ["127.0.0.1"]' in fault
+    assert url_faults(f"http://{host}:8080/", '["10.0.0.0/8"]') == [fault]
+    for allow in ("127.0.0.1", "127.0.0.0/8", "::1"):
+        assert url_faults(f"http://{host}:8080/", f'["{allow}"]') == []
+
+
+@pytest.mark.parametrize("host", ["localhost.example", "localhosts", "mylocalhost", "localhost-1.example"])
+def test_a_name_that_only_looks_like_this_machines_own_is_any_name(host: str) -> None:
+    assert url_faults(f"https://{host}/") == []
+
+
+def test_a_url_that_our_own_client_could_not_read_is_refused_at_configuration() -> None:
+    (fault,) = url_faults(f"https://acme.example/{'a' * 70_000}")
+    assert "write at most 4096" in fault
+    assert url_faults(f"https://acme.example/{'a' * 4_000}") == []
+
+
+@pytest.mark.parametrize(
+    ("allow", "inside", "beside"),
+    [
+        ("10.1.2.3", "10.1.2.3", "10.1.2.4"),
+        ("10.1.2.0/24", "10.1.2.255", "10.1.3.0"),
+        ("169.254.169.254/32", "169.254.169.254", "169.254.169.253"),
+        ("fd12::/64", "[fd12::ffff]", "[fd12:0:0:1::]"),
+        ("192.168.0.0/24", "[::ffff:192.168.0.1]", "[::ffff:192.168.1.1]"),
+        ("127.0.0.0/8", "127.9.9.9", "[::1]"),
+    ],
+)
+def test_what_is_allowed_is_taken_at_configuration_and_its_neighbour_is_not(
+    allow: str, inside: str, beside: str
+) -> None:
+    assert url_faults(f"https://{inside}/", f'["{allow}"]') == []
+    assert url_faults(f"https://{beside}/", f'["{allow}"]') != []
+
+
 def test_what_the_fault_says_to_allow_is_enough() -> None:
     (fault,) = url_faults("https://[fd00::1]/notice")
     assert 'like ["fd00::1"]' in fault

@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -24,9 +25,9 @@ from dispatcher.accept import parse_event
 from dispatcher.cli import main
 from dispatcher.clock import MINUTE, SECOND
 from dispatcher.config import read_config
-from dispatcher.dispatch import Attempts, Lane
+from dispatcher.dispatch import Attempts, Lane, attempt
 from dispatcher.errors import ConfigError, EventError
-from dispatcher.policy import Claim, Outcome
+from dispatcher.policy import Claim, Outcome, Rule
 from dispatcher.protocols.credentials import message_id
 from dispatcher.seal import Seal
 from dispatcher.store import corridor, ledger
@@ -34,7 +35,7 @@ from dispatcher.wire import PinnedTransport, Resolver, Wire
 from dispatcher.wire.failures import DnsFailure, LocalFault
 from tests import hostile
 from tests.authority import Authority
-from tests.ground import IV, KEY, NOW, claim, line, notice, settle_event
+from tests.ground import IV, KEY, NOW, claim, line, notice, outcome, settle_event
 from tests.story import Story, orders, toml, until
 from tests.workshop import Bench, MovedClock, opened
 
@@ -630,6 +631,18 @@ async def test_what_is_cut_out_of_an_answer_is_the_secret_alone(tmp_path: Path) 
     echo = Echo(str, before='{"message":"投\\u6295 \\/ \\"quoted\\" ', after=' \\n the-token"}')
     _, attempt = await echoed(tmp_path, echo, auth="bearer", token="the-token-of-acme")
     assert attempt["response"] == '{"message":"投\\u6295 \\/ \\"quoted\\" [token] \\n the-token"}'
+
+
+def test_an_answer_full_of_escapes_is_unescaped_once_however_many_words_are_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Done for each word, one such answer held up everybody's requests for a twentieth of a second."""
+    unescape = Mock(wraps=attempt._ESCAPED.sub)
+    monkeypatch.setattr(attempt, "_ESCAPED", SimpleNamespace(sub=unescape))
+    words = [f"word-{n}".encode() for n in range(50)]
+    said = outcome(200, body=b"\\" * 65_536)
+    assert attempt._hide(words, said, Rule()) is said
+    assert unescape.call_count == 1
 
 
 @pytest.mark.parametrize(

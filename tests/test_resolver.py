@@ -11,7 +11,7 @@ import pytest
 from dispatcher.clock import MILLISECOND
 from dispatcher.policy import Outcome, Reason
 from dispatcher.wire import Resolver, reach
-from dispatcher.wire.resolver import MAX_LOOK_UPS, ask
+from dispatcher.wire.resolver import MAX_HANGING, MAX_LOOK_UPS, ask
 from tests.hostile import OK, PATIENCE, Ahead, always, calling, named, names, playing, set_ahead, told, until
 
 pytestmark = pytest.mark.anyio
@@ -242,31 +242,71 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
             thread.join(PATIENCE)
 
 
-async def test_look_ups_that_hang_take_a_bounded_number_of_threads_and_none_of_the_loops_own(stuck: Stuck) -> None:
-    resolver = Resolver()
-    waiting = [asyncio.create_task(resolver.addresses(f"{n}.stuck")) for n in range(3 * MAX_LOOK_UPS)]
-    await until(lambda: len(stuck.asked) == MAX_LOOK_UPS)
-    mine = [thread for thread in threading.enumerate() if thread.name.startswith("look-up ")]
-    assert len(mine) == MAX_LOOK_UPS
-    # They don't hold up the end of the program, nor whoever else wants a thread.
-    assert all(thread.daemon for thread in mine)
-    assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), PATIENCE) == "free"
-    assert len(stuck.asked) == MAX_LOOK_UPS
-    stuck.go.set()
-    found = await asyncio.gather(*waiting)
-    assert {str(address) for addresses, _ in found for address in addresses} == {"127.0.0.1"}
-    assert len(stuck.asked) == 3 * MAX_LOOK_UPS
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("look-up ")]
 
 
-async def test_as_long_as_a_place_is_free_one_that_hangs_holds_up_nobody(stuck: Stuck) -> None:
-    resolver = Resolver()
-    waiting = asyncio.create_task(resolver.addresses("a.stuck"))
+def asked_for(resolver: Resolver, count: int) -> "list[asyncio.Task[tuple[Any, float]]]":
+    """Look-ups of so many names that hang."""
+    return [asyncio.create_task(resolver.addresses(f"{n}.stuck")) for n in range(count)]
+
+
+async def answered(resolver: Resolver) -> None:
+    """Forty names that don't hang are looked up, one after the other."""
     for n in range(40):
         addresses, _ = await asyncio.wait_for(resolver.addresses(f"{n}.free"), PATIENCE)
         assert [str(one) for one in addresses] == ["127.0.0.1"]
-    assert not waiting.done()
+
+
+async def test_look_ups_that_hang_take_a_bounded_number_of_threads_and_none_of_the_loops_own(
+    stuck: Stuck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatcher.wire.resolver.HANGS_SECONDS", 0.01)
+    resolver, most = Resolver(), MAX_LOOK_UPS + MAX_HANGING
+    waiting = asked_for(resolver, most + 2 * MAX_LOOK_UPS)
+    await until(lambda: len(stuck.asked) == most)
+    # They don't hold up the end of the program, nor whoever else wants a thread.
+    assert all(thread.daemon for thread in threads())
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), PATIENCE) == "free"
+    await asyncio.sleep(0.05)
+    assert (len(stuck.asked), len(threads())) == (most, most)
     stuck.go.set()
-    await waiting
+    found = await asyncio.gather(*waiting)
+    assert {str(address) for addresses, _ in found for address in addresses} == {"127.0.0.1"}
+    assert len(stuck.asked) == len(waiting)
+
+
+async def test_names_that_hang_hold_up_no_look_up_of_the_others(stuck: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.wire.resolver.HANGS_SECONDS", 0.05)
+    resolver = Resolver()
+    waiting = asked_for(resolver, MAX_HANGING)
+    await answered(resolver)
+    assert not any(one.done() for one in waiting)
+    stuck.go.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_names_that_hung_before_never_take_the_places_of_the_others(
+    stuck: Stuck, monkeypatch: pytest.MonkeyPatch, ahead: Ahead
+) -> None:
+    monkeypatch.setattr("dispatcher.wire.resolver.HANGS_SECONDS", 0.01)
+    resolver, most = Resolver(), MAX_HANGING + MAX_LOOK_UPS
+    waiting = asked_for(resolver, most)
+    await until(lambda: len(resolver._hung) == most)
+    stuck.go.set()
+    await asyncio.gather(*waiting)
+    # They hang again, and nothing that hangs gives up its place any more.
+    monkeypatch.setattr("dispatcher.wire.resolver.HANGS_SECONDS", 60)
+    stuck.go.clear()
+    ahead.seconds += 31
+    before, waiting = len(stuck.asked), asked_for(resolver, most)
+    await until(lambda: len(stuck.asked) == before + MAX_HANGING)
+    await answered(resolver)
+    assert not any(one.done() for one in waiting)
+    stuck.go.set()
+    await asyncio.gather(*waiting)
+    # Answered promptly, they are like any other.
+    assert not resolver._hung
 
 
 def test_a_look_up_that_ends_after_its_loop_is_no_error(stuck: Stuck) -> None:

@@ -190,6 +190,33 @@ def test_the_console_shows_the_same_in_columns(capsys: pytest.CaptureFixture[str
     assert "http_status=503" in shown
 
 
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "console"])
+async def test_whatever_an_operator_says_is_one_harmless_line_and_the_worker_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    """Half a character in an answer once ended the worker: the line could not be written, and nobody caught it."""
+    said = rb'{"code":"\ud800","msg":"\udfff\u001b[2J\n\u202e' + b"x" * 60_000 + b'"}'
+    at = Bench(configuration(tmp_path, success='{ field = "code", values = ["0000"] }'))
+    at.log = configure_logs(as_json=as_json, level="info")
+    at.acme.mock(side_effect=[httpx.Response(200, content=said), httpx.Response(200, json={"code": "0000"})])
+    async with at:
+        await at.send(1)
+        await at.idle()
+        await at.after(MINUTE)
+        await at.idle()
+        assert (at.row().status, at.row().attempts) == ("delivered", 2)
+    await asyncio.sleep(0)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "attempt" in line]
+    assert len(lines) == 2
+    assert len(lines[0]) < 3_000
+    if as_json:
+        assert json.loads(lines[0])["detail"].startswith("?\x1b[2J\n\u202e")
+        assert "\x1b" not in lines[0]
+    else:
+        assert lines[0].isprintable()
+        assert r"\udfff\x1b[2J\n\u202e" in lines[0]
+
+
 # What never stands in them.
 
 

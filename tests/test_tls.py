@@ -26,6 +26,7 @@ from dispatcher.wire import reach
 from dispatcher.wire.connection import Connection, Traffic
 from dispatcher.wire.failures import TlsFailure
 from tests.authority import Authority
+from tests.ground import acme_with, config_with
 from tests.hostile import OK, PATIENCE, always, bound, calling, playing, told
 
 pytestmark = pytest.mark.anyio
@@ -80,6 +81,25 @@ async def test_without_settings_the_systems_authorities_are_trusted_and_no_priva
                 outcome = await caller.post(url)
                 assert (outcome.reason, outcome.ours) == (Reason.TLS, False)
                 assert not any(peer.seen for peer in operator.peers)
+
+
+async def test_the_systems_authorities_are_read_once_for_all_operators(
+    own: Authority, public: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """For each of a thousand operators it would be a gigabyte, and half a minute in which nothing is sent."""
+    another = tmp_path / "authority.pem"
+    another.write_text(public.pem.reveal())
+    monkeypatch.setenv("SSL_CERT_FILE", str(another))
+    made = Mock(wraps=ssl.create_default_context)
+    monkeypatch.setattr(ssl, "create_default_context", made)
+    async with playing(always(OK), public.context()) as (_, url):
+        for _ in range(3):
+            async with calling() as caller:
+                assert told(await caller.post(url)) == (200, b"ok", None)
+    assert made.call_count == 1
+    for n in range(3):
+        config_with(acme_with(f'tls = {{ ca = """{own.pem.reveal()}""" }}').replace("acme", f"acme{n}"))
+    assert made.call_count == 1
 
 
 async def test_a_private_authority_is_trusted_where_it_is_set_and_nothing_else_is(

@@ -15,6 +15,7 @@ import click
 from dispatcher.clock import WallClock, parse_moment, to_datetime
 from dispatcher.config import Config, load_config
 from dispatcher.errors import ConfigError, DispatcherError, Outdated, Refused, Unfit
+from dispatcher.events import printable
 from dispatcher.lang import LANGUAGES, Words
 
 if TYPE_CHECKING:
@@ -183,11 +184,6 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], words
         # As Text: what came from an event or an operator is no markup, and no terminal escape.
         table.add_row(*(Text("" if value is None else printable(str(value))) for value in row))
     Console(width=None if sys.stdout.isatty() else 400, highlight=False).print(table)
-
-
-def printable(text: str) -> str:
-    """The text with whatever could drive a terminal or turn its reading direction written as an escape."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def clock_time(at: int | None) -> str:

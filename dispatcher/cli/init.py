@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, print_json, printable
+from dispatcher.cli.common import config_option, guarded, json_option, print_json
 from dispatcher.errors import Refused
+from dispatcher.events import printable
 from dispatcher.seal.vault import MasterKey, write_new
 
 KEY_FILE = "master.key"

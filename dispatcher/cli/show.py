@@ -14,11 +14,11 @@ from dispatcher.cli.common import (
     opened,
     print_json,
     print_table,
-    printable,
     read_configuration,
 )
 from dispatcher.cli.rows import as_json as row_as_json
 from dispatcher.cli.rows import print_rows
+from dispatcher.events import printable
 from dispatcher.lang import Words, words
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.store.ledger import history, one

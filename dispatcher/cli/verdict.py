@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from dispatcher.cli.common import print_json, printable
+from dispatcher.cli.common import print_json
 from dispatcher.crypto import BLOCK, IvEncoding, KeyEncoding, Output
 from dispatcher.errors import listed
+from dispatcher.events import printable
 from dispatcher.verify.advice import Advice, advise
 from dispatcher.verify.mistakes import Found, find
 from dispatcher.verify.plaintext import Worth

@@ -174,17 +174,21 @@ def _signing(operator: Table) -> Signing | None:
 
 
 def _tls(operator: Table) -> Tls | None:
-    table, given = _below(operator, "tls")
+    table, written = _below(operator, "tls")
     tls = Tls(table.secret("ca", private=False), table.secret("certificate", private=False), table.secret("key"))
     table.close()
-    if not given:
+    if not written:
         return None
     if (tls.certificate is None) != (tls.key is None):
         missing = "certificate" if tls.certificate is None else "key"
         if not table.faulty(missing):
             table.fault(missing, "is missing", "write both certificate and key (or …_file), or neither")
         return None
-    for key, part in (("ca", Tls(tls.ca, None, None)), ("", Tls(None, tls.certificate, tls.key))):
+    parts = (("ca", tls.ca, Tls(tls.ca, None, None)), ("", tls.key, Tls(None, tls.certificate, tls.key)))
+    for key, given, part in parts:
+        if not given:
+            # To look into nothing would be to read all the system's authorities.
+            continue
         try:
             tls_context(part)
         except Unfit as unfit:

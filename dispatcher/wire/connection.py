@@ -15,8 +15,12 @@ import httpx
 
 from dispatcher.wire.failures import TlsFailure
 
-# Of status lines, headers, chunk extensions, trailers: what may come before more of the body does.
+# Of status lines, headers, chunk extensions, trailers: what may come beyond what the body pays for. Each of its bytes
+# pays for its framing, be it in a chunk of its own. Counted by reads: what comes in one may be paid for within it.
 MAX_BARE_BYTES = 64 * 1024
+FRAMING_BYTES = 8
+# Of the headers those that anybody reads. Kept as they come, 64 KiB of the shortest would take 2 MiB of memory.
+_KEPT_HEADERS = frozenset({b"retry-after"})
 # Of the body; whoever sends more is hung up on.
 MAX_RESPONSE_BYTES = 64 * 1024
 # The alerts (RFC 8446, section 6.2) that refuse our certificate, or its absence, as OpenSSL names them.
@@ -208,7 +212,8 @@ class Connection(asyncio.Protocol):
             told = "an upgrade" if isinstance(error, httptools.HttpParserUpgrade) else str(error)
             self._break(f"the answer is not HTTP/1.1: {told}")
             return
-        self._bare_bytes = self._bare_bytes + len(data) if len(self._body) == held else 0
+        paid = FRAMING_BYTES * (len(self._body) - held)
+        self._bare_bytes = max(0, self._bare_bytes + len(data) - paid)
         if self._bare_bytes > MAX_BARE_BYTES:
             self._break(f"the answer's head is longer than {MAX_BARE_BYTES} bytes")
 
@@ -241,8 +246,9 @@ class Connection(asyncio.Protocol):
             raise httpx.RemoteProtocolError("a second answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
         name = name.lower()
+        if name in _KEPT_HEADERS:
+            self.headers.append((name, value))
         if name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
             self._framed = True
 

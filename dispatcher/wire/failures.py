@@ -59,6 +59,8 @@ _REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (httpx.TimeoutException, Reason.READ_TIMEOUT),
     (httpx.UnsupportedProtocol, Reason.CONFIG),
     (httpx.LocalProtocolError, Reason.CONFIG),
+    # The configuration lets none in that could raise it.
+    (httpx.InvalidURL, Reason.CONFIG),
     # Whatever else goes wrong once the request may be out: the operator may have booked it.
     (httpx.TransportError, Reason.RESET),
 )

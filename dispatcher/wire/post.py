@@ -84,7 +84,7 @@ async def reach(transport: PinnedTransport, url: str) -> str | None:
     """Connects and hangs up, sending nothing; None, or the reason why it could not."""
     try:
         await transport.reach(parse_url(url))
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         return f"{reason_of(error)} ({error})"
     return None
 

@@ -38,7 +38,10 @@ class Request:
 
 
 class Answer(NamedTuple):
-    """As much of it as came: `status` None where not even its head did, `failure` what kept the rest away."""
+    """As much of it as came: `status` None where not even its head did, `failure` what kept the rest away.
+
+    Of its `headers` at least those that are read here; names in any letters.
+    """
 
     status: int | None
     headers: Sequence[tuple[bytes, bytes]]

@@ -13,8 +13,12 @@ from dispatcher.egress import Address, parse_address
 from dispatcher.wire.failures import DnsFailure
 
 DNS_KEPT_SECONDS = 30.0
-# Look-ups under way at once. A thread that hangs in one can't be stopped, so there must not be one for each attempt.
+# Look-ups under way at once, and beside them those that hang. A thread that hangs in one can't be stopped, so there
+# must not be one for each attempt; and whoever hangs must not hold the places of those that don't.
 MAX_LOOK_UPS = 16
+MAX_HANGING = 112
+# A look-up without an answer for so long hangs.
+HANGS_SECONDS = 1.0
 
 # What getaddrinfo says when nobody answered, or somebody who could not: the resolver's word about itself. That a name
 # does not exist (EAI_NONAME, EAI_NODATA) is the resolver's word about the name, so it is at work.
@@ -42,6 +46,9 @@ class Resolver:
     def __init__(self) -> None:
         self._kept: dict[str, tuple[float, asyncio.Task[Sequence[Address]]]] = {}
         self._places = asyncio.Semaphore(MAX_LOOK_UPS)
+        self._hanging_places = asyncio.Semaphore(MAX_HANGING)
+        # Whose latest look-up hung: the next one takes a place among those from the start.
+        self._hung: set[str] = set()
         # Monotonic s: since when a host fails, and when the latest look-up of any host was answered. An answer for a
         # host ends its failing, so for one that still fails the latest answer was for another.
         self._failing: dict[str, float] = {}
@@ -73,8 +80,7 @@ class Resolver:
     async def _look_up(self, host: str) -> Sequence[Address]:
         asked = time.monotonic()
         try:
-            async with self._places:
-                found = await ask(host)
+            found = await self._ask(host)
         except (OSError, UnicodeError, RuntimeError) as error:
             told = f"{host}: {getattr(error, 'strerror', None) or error}"
             # RuntimeError: no further thread can be started.
@@ -90,6 +96,25 @@ class Resolver:
         if None in addresses or not addresses:
             raise DnsFailure(f"{host}: the look-up gave no usable address")
         return [address for address in dict.fromkeys(addresses) if address is not None]
+
+    async def _ask(self, host: str) -> Found:
+        """As `ask`, when a place is free. One that hangs moves to a place among its like while there is one."""
+        places = self._hanging_places if host in self._hung else self._places
+        await places.acquire()
+        self._hung.discard(host)
+        asking = asyncio.create_task(ask(host))
+        asking.add_done_callback(_heard)
+        try:
+            while not (await asyncio.wait({asking}, timeout=HANGS_SECONDS))[0]:
+                self._hung.add(host)
+                if places is self._places and not self._hanging_places.locked():
+                    await self._hanging_places.acquire()
+                    places.release()
+                    places = self._hanging_places
+            return asking.result()
+        finally:
+            asking.cancel()
+            places.release()
 
     def _note_answer(self, host: str) -> None:
         self._failing.pop(host, None)
@@ -129,7 +154,7 @@ async def ask(host: str) -> Found:
     return await answer
 
 
-def _heard(lookup: asyncio.Task[Sequence[Address]]) -> None:
+def _heard(lookup: asyncio.Task[Any]) -> None:
     """A look-up may fail when all who asked have gone; asyncio would report that as an error nobody saw."""
     if not lookup.cancelled():
         lookup.exception()

@@ -17,11 +17,11 @@ from dispatcher.cli.common import (
     lang_option,
     print_json,
     print_table,
-    printable,
 )
 from dispatcher.cli.operators.desk import Desk, open_desk
 from dispatcher.clock import iso
 from dispatcher.errors import Refused
+from dispatcher.events import printable
 from dispatcher.lang import Words, words
 from dispatcher.store import operators as store
 from dispatcher.store.ledger import operators_waiting
