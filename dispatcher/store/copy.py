@@ -22,6 +22,7 @@ from dispatcher.store.quiet import identity, moving, refuse_live
 from dispatcher.store.schema import deliveries
 from dispatcher.store.tally import Tally
 from dispatcher.store.transfer import (
+    GROWING,
     PAGE,
     STREAMS,
     WHOLE,
@@ -231,11 +232,12 @@ class _Move:
         return counted
 
     def _rest(self, here: Connection, there: Connection) -> None:
-        after = last(there, deliveries)
-        while rows := page(here, deliveries, after):
-            put(there, deliveries, rows)
-            after = key_of(deliveries, rows[-1])
-            self._told(len(rows))
+        for table in GROWING:
+            after = last(there, table)
+            while rows := page(here, table, after):
+                put(there, table, rows)
+                after = key_of(table, rows[-1])
+                self._told(len(rows))
         for table in WHOLE:
             make_equal(here, there, table)
         count_on(there)
