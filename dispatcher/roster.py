@@ -82,7 +82,8 @@ def open_vault(config: Config, database: Database) -> Vault:
 
 def _swear_in(database: Database, vault: Vault, *, lost_key: bool = False) -> None:
     """`lost_key`: what the journal was sealed with may be lost, too; then it goes on with another key."""
-    database.notary = Notary(vault.lock, vault.unlock, lost_key=lost_key)
+    if lost_key or database.notary is None or not database.notary.goes_by(vault.unlock):
+        database.notary = Notary(vault.lock, vault.unlock, lost_key=lost_key)
 
 
 def given_keys(config: Config) -> tuple[MasterKey | None, MasterKey | None]:
@@ -269,7 +270,8 @@ def relock(database: Database, vault: Vault, actor: str, now: int) -> Relocked:
     keys = _relocked_keys(database, vault)
     operators = 0
     if renewed or keys or store.locked_tokens(database, vault.current_id, 0, 1):
-        _swear_in(database, vault)
+        # With a former key that opens settings but not the journal's key, that one is lost for good.
+        _swear_in(database, vault, lost_key=bool(renewed))
         by = (actor, f"under master key {vault.current_id}")
         operators = store.relock(database, renewed, keys, by, now)
     tokens, seen, last = 0, 0, 0

@@ -17,6 +17,7 @@ from dispatcher.errors import Refused
 from dispatcher.place import Place
 from dispatcher.store import tally
 from dispatcher.store.engine import Database, reach
+from dispatcher.store.journal import COPY, Entry, append
 from dispatcher.store.mark import Mark, State, clear_mark, passing, set_mark
 from dispatcher.store.quiet import identity, moving, refuse_live
 from dispatcher.store.schema import deliveries
@@ -63,7 +64,7 @@ class Copied(NamedTuple):
 Tell = Callable[[int, int], None]
 
 
-def copy(source: Database, target: Database, now: int, tell: Tell) -> Copied:
+def copy(source: Database, target: Database, now: int, tell: Tell, actor: str = "dispatcher") -> Copied:
     """The target holds what the source held, and the source has left. Raises Refused, StoreUnavailable, Different."""
     if identity(source) == identity(target):
         raise Refused(f"{source.place} and {target.place} are one database; name another")
@@ -79,6 +80,9 @@ def copy(source: Database, target: Database, now: int, tell: Tell) -> Copied:
             counted = _same(_whole_tally(source), _whole_tally(target))
         with target.writing() as connection:
             clear_mark(connection)
+            if target.notary is not None:
+                entry = Entry(COPY, actor, f"from {source.place}")
+                append(connection, target.notary, [entry], now)
         return Copied(mark.copy, False, counted)
 
 

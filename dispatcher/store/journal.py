@@ -27,7 +27,7 @@ from dispatcher.store.notary import Key, Notary
 from dispatcher.store.schema import deliveries, journal
 
 # Beside what policy.Verb and the commands about operators call it.
-SEAL, NEW_KEY = "seal", "new_key"
+SEAL, NEW_KEY, COPY = "seal", "new_key", "copy"
 _SEALED = "what was altered before this entry can't be told"
 _LOST = "the key before was lost with its master key; the entries before stay chained"
 # Begins what is hashed, so that no text of another kind, or of another version, has the same hash.

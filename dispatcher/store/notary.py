@@ -45,6 +45,10 @@ class Notary:
         self._lost_key = lost_key
         self._opened: Key | None = None
 
+    def goes_by(self, unlock: Callable[[str, str], bytes]) -> bool:
+        """Whether it is this vault that opens its keys."""
+        return self._unlock == unlock
+
     def key(self, connection: Connection, now: int) -> Key:
         """The key in force; made where there is none. Nobody else makes one meanwhile: its caller sees to that.
 
