@@ -169,8 +169,13 @@ class _Walk:
         self._file = connection.dialect.name == "sqlite"
         query = select(key_versions.c.operator, key_versions.c.version)
         self._key_versions = {(operator, version) for operator, version in connection.execute(query)}
-        alive = select(workers.c.id, workers.c.seen_at)
-        self._workers = dict(tuple(row) for row in connection.execute(alive))
+        crew = connection.execute(select(workers.c.id, workers.c.since, workers.c.seen_at)).all()
+        self._workers = {one.id for one in crew}
+        # Somebody has been here for long, and would have taken over what was left behind. On a file nobody beats: who
+        # has the row came last, and took over everything.
+        self._adopting = any(
+            one.since < now - _ADOPTED and (self._file or abs(one.seen_at - now) <= LIMIT) for one in crew
+        )
         # What was copied from a server has its gaps.
         self._copied_at = connection.scalar(select(func.max(_j.at)).where(_j.verb == journal.COPY)) or 0
         self._last = 0
@@ -282,8 +287,7 @@ class _Walk:
     def _claim(self, row: Row[Any]) -> Iterator[str]:
         if row.status != Status.SENDING or row.worker in self._workers or row.claimed_at is None:
             return
-        alive = any(abs(at - self._now) <= LIMIT for at in self._workers.values())
-        if alive and row.claimed_at < self._now - _ADOPTED:
+        if self._adopting and row.claimed_at < self._now - _ADOPTED:
             yield "its worker is gone for long, others live, and none has taken it over: nobody sends it"
 
     def _keys(self, row: Row[Any], made: Sequence[Row[Any]]) -> Iterator[str]:

@@ -19,12 +19,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from hmac import compare_digest
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from dispatcher.store.engine import Database
 from dispatcher.store.locks import Alone, alone
 from dispatcher.store.notary import Key, Notary
 from dispatcher.store.schema import deliveries, journal
+from dispatcher.store.transfer import put
 
 # Beside what policy.Verb and the commands about operators call it.
 SEAL, NEW_KEY, COPY = "seal", "new_key", "copy"
@@ -106,12 +107,12 @@ def append(connection: Connection, notary: Notary | None, entries: Sequence[Entr
     key = notary.key(connection, now)
     if key.lost:
         entries = [Entry(NEW_KEY, entries[0].actor, _LOST), *entries]
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for entry in entries:
         noted = _numbered(entry, last.n + 1, now, key)
         last = Head(noted.n, digest(noted, last.hash))
-        rows.append({**noted._asdict(), "hash": last.hash, "seal": key.seal(last.hash)})
-    connection.execute(insert(journal), rows)
+        rows.append((*noted[:-1], last.hash, noted.sealed_by, key.seal(last.hash)))
+    put(connection, journal, rows)
     return last
 
 
