@@ -44,6 +44,24 @@ def read_event(raw: dict[str, Any], operators: Mapping[str, Operator], lock: Loc
     raise EventError(faults)
 
 
+def refrozen(operator: Operator, kind: str, body: str) -> Event | None:
+    """The event whose body this is, frozen once more: with the same key, uid and digest, or the body was altered.
+
+    None where nobody here knows the type; raises EventError where it is no such event. What the operator's settings add
+    (a token, an order) is no part of the body; so any operator will do.
+    """
+    protocol = PROTOCOLS.get(kind)
+    if protocol is None:
+        return None
+    try:
+        values, faults = collect_fields(parse_json(body), protocol.fields, ())
+    except Unfit as unfit:
+        raise EventError([unfit.at("body")]) from None
+    if faults:
+        raise EventError(faults)
+    return protocol.freeze(operator, values)
+
+
 def _not_taken(operator: Operator, protocol: Protocol, terms: Terms) -> list[Fault]:
     if terms.url is not None:
         return []

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 from dispatcher.broom import SWEEP_SECONDS, Broom
 from dispatcher.clock import Clock
@@ -17,7 +18,7 @@ from dispatcher.errors import DispatcherError, StoreUnavailable
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
-from dispatcher.store import workers
+from dispatcher.store import journal, workers
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import let_dead_leave
 from dispatcher.telemetry import Log
@@ -26,6 +27,8 @@ from dispatcher.web import application, bind, serving
 from dispatcher.wire import Grant, PinnedTransport, Resolver, Transport, Wire
 
 STUCK_SECONDS = 15.0
+# What is done by hand is in the log so soon at the latest.
+HEAD_SECONDS = 60.0
 # For another's lock on the store; then /readyz and the log say so, and the corridor tries again by itself.
 PATIENCE_SECONDS = 1.0
 # For a server's answer: less than the others wait for a beat.
@@ -58,6 +61,9 @@ class Daemon:
             # Operators are written here: not before it is sure that this may work on the database.
             self._vault = open_vault(config, self.database)
             self._provision(config)
+            if self.database.notary is not None:
+                journal.begin(self.database, self.database.notary, self.clock.now())
+            self._head = journal.Head(0, b"")
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
             self.dispatch.refresh = self._refresh
@@ -83,10 +89,21 @@ class Daemon:
     async def _refresh(self, _revision: int) -> None:
         """Somebody changed an operator: from now on it goes by the new settings."""
         self._enrol(await self.dispatch.store(self._load))
+        await self._tell_head()
         retired, self._retired = self._retired, []
         for transport in retired:
             # What is under way on it ends; what rests is closed.
             await transport.aclose()
+
+    async def _tell_head(self) -> None:
+        """The journal's head goes into the log, which is kept elsewhere: so `audit` finds an end that was cut off."""
+        head = await self.dispatch.store(journal.read_head, self.database)
+        if head != self._head:
+            self._head = head
+            self.log.info("journal", head=str(head))
+
+    def _tell_head_soon(self) -> None:
+        self._soon(self._tell_head())
 
     def _enrol(self, roster: Roster) -> None:
         """Puts operators into their lanes; attempts under way end with the settings that they began with."""
@@ -167,6 +184,7 @@ class Daemon:
                 # What those left behind who are gone by now; on a file that is everybody who was here before.
                 await self.dispatch.rescue(self.clock.now() - self.config.lease)
                 self.rounds.every(SWEEP_SECONDS, "sweep", self.broom.round)
+                self.rounds.every(HEAD_SECONDS, "journal", self._tell_head_soon)
                 self.rounds.start(self.dispatch.look, self._rescue)
                 stack.callback(self.broom.stop)
                 stack.callback(self.rounds.stop)
@@ -178,6 +196,7 @@ class Daemon:
                     beating = asyncio.create_task(pulse.beating())
                     stack.callback(beating.cancel)
                 self.log.info("running", web=web, **self._told())
+                await self._tell_head()
                 await self.dispatch.run()
             await self._leave()
             self.log.info("stopped", in_flight=0)
@@ -225,7 +244,10 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
 
     def _reload_soon(self) -> None:
-        task = asyncio.create_task(self.reload(self.config.path))
+        self._soon(self.reload(self.config.path))
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

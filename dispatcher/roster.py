@@ -15,6 +15,7 @@ from dispatcher.operator import Operator
 from dispatcher.seal.vault import MasterKey, Vault, VaultError, read_or_make_key_file
 from dispatcher.store import operators as store
 from dispatcher.store.engine import Database
+from dispatcher.store.notary import Notary, about
 from dispatcher.store.operators import Declared, LockedToken, Standing
 
 FILE, COMMAND = "file", "command"
@@ -66,7 +67,7 @@ def key_file(config: Config) -> Path:
 
 
 def open_vault(config: Config, database: Database) -> Vault:
-    """The vault under the configured master key, or under the key file.
+    """The vault under the configured master key, or under the key file; what is done by hand from now on can be noted.
 
     That one is made with the first secret; never when there are locked ones already, which it could not open.
     Raises ConfigError.
@@ -74,7 +75,15 @@ def open_vault(config: Config, database: Database) -> Vault:
     current, former = given_keys(config)
     if current is None:
         current = read_or_make_key_file(key_file(config), make=not anything_locked(database))
-    return Vault(current, *([former] if former else []))
+    vault = Vault(current, *([former] if former else []))
+    _swear_in(database, vault)
+    return vault
+
+
+def _swear_in(database: Database, vault: Vault, *, lost_key: bool = False) -> None:
+    """`lost_key`: what the journal was sealed with may be lost, too; then it goes on with another key."""
+    if lost_key or database.notary is None or not database.notary.goes_by(vault.unlock):
+        database.notary = Notary(vault.lock, vault.unlock, lost_key=lost_key)
 
 
 def given_keys(config: Config) -> tuple[MasterKey | None, MasterKey | None]:
@@ -94,9 +103,11 @@ def given_keys(config: Config) -> tuple[MasterKey | None, MasterKey | None]:
 
 
 def anything_locked(database: Database) -> bool:
-    """True where the database holds what only its master key opens: an operator's settings, or a player's token."""
+    """True where the database holds what only its master key opens: settings, the journal's key, a player's token."""
+    if store.locked_keys(database) or any(row.settings for row in store.standings(database)):
+        return True
     # No sealed text begins with the empty name of a key: whatever there is, is locked under another.
-    return any(row.settings for row in store.standings(database)) or bool(store.locked_tokens(database, "", 0, 1))
+    return bool(store.locked_tokens(database, "", 0, 1))
 
 
 def provision(
@@ -123,7 +134,11 @@ def provision(
     gone = [name for name, row in known.items() if row.origin == FILE and name not in config.documents]
     gone = [] if only_new else gone
     if changed or gone:
-        rows = [_declared(config.operators[name], config.documents[name].reveal(), vault) for name in changed]
+        _swear_in(database, vault, lost_key=lost_key)
+        rows = [
+            _declared(config.operators[name], config.documents[name].reveal(), vault, _before(vault, known.get(name)))
+            for name in changed
+        ]
         store.declare(database, rows, gone, FILE, ("set", actor), now)
     return changed + gone
 
@@ -138,9 +153,30 @@ def _is(standing: Standing, document: str, vault: Vault, *, lost_key: bool) -> b
         raise Refused(f"the stored settings of {standing.name} can't be read: {error}; {mend}") from None
 
 
-def _declared(operator: Operator, document: str, vault: Vault) -> Declared:
+def _before(vault: Vault, standing: Standing | None) -> str | None:
+    """The settings that are written over; `{}` where there are none, None where they can't be opened."""
+    with suppress(VaultError):
+        return "{}" if standing is None else document_of(standing, vault)
+    return None
+
+
+def _declared(operator: Operator, document: str, vault: Vault, before: str | None) -> Declared:
     fingerprint = operator.reading.fingerprint if operator.reading else None
-    return Declared(operator.name, vault.lock(document.encode(), _about(operator.name)), fingerprint)
+    changed = None if before is None else differing(json.loads(before), json.loads(document))
+    return Declared(operator.name, vault.lock(document.encode(), _about(operator.name)), fingerprint, changed)
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The names of the settings (`crypto.key`) that the one document has otherwise than the other, or alone."""
+    names = []
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        tables = [one for one in (old, new) if one is not None]
+        if all(isinstance(one, dict) for one in tables):
+            names += [f"{name}.{inner}" for inner in differing(old or {}, new or {})]
+        elif old != new:
+            names.append(name)
+    return names
 
 
 def _about(name: str) -> str:
@@ -157,7 +193,13 @@ def put(database: Database, vault: Vault, draft: Draft, now: int, *, actor: str,
 
     False where somebody else has written others meanwhile: theirs stand.
     """
-    declared = _declared(draft.operator, draft.document.reveal(), vault)
+    # Where they can't be opened they are lost, and were given anew as a whole.
+    before = "{}" if instead is None else None
+    if instead is not None:
+        with suppress(VaultError):
+            before = vault.unlock(instead, _about(draft.operator.name)).decode()
+    _swear_in(database, vault, lost_key=before is None)
+    declared = _declared(draft.operator, draft.document.reveal(), vault, before)
     return store.declare(database, [declared], [], COMMAND, ("set", actor), now, instead={draft.operator.name: instead})
 
 
@@ -211,7 +253,7 @@ class Relocked(NamedTuple):
     operators_left: Mapping[str, str]
 
 
-def relock(database: Database, vault: Vault) -> Relocked:
+def relock(database: Database, vault: Vault, actor: str, now: int) -> Relocked:
     """Locks under the current master key what is locked under a former one; what neither opens stays as it is.
 
     Each page of tokens is a transaction: cut off between two of them, it is begun again and goes on.
@@ -225,13 +267,29 @@ def relock(database: Database, vault: Vault) -> Relocked:
             renewed.append((row.name, row.settings, _relocked(vault, _about(row.name), row.settings)))
         except VaultError as error:
             left[row.name] = str(error)
-    operators = store.relock(database, renewed) if renewed else 0
+    keys = _relocked_keys(database, vault)
+    operators = 0
+    if renewed or keys or store.locked_tokens(database, vault.current_id, 0, 1):
+        # With a former key that opens settings but not the journal's key, that one is lost for good.
+        _swear_in(database, vault, lost_key=bool(renewed))
+        by = (actor, f"under master key {vault.current_id}")
+        operators = store.relock(database, renewed, keys, by, now)
     tokens, seen, last = 0, 0, 0
     while page := store.locked_tokens(database, vault.current_id, last, PAGE):
         opened = _opened(vault, page)
         store.relock_tokens(database, opened)
         tokens, seen, last = tokens + len(opened), seen + len(page), page[-1].id
     return Relocked(operators, tokens, seen - tokens, left)
+
+
+def _relocked_keys(database: Database, vault: Vault) -> list[tuple[int, str]]:
+    """The journal's keys that were locked under a former master key; of one that is lost, the journal tells."""
+    renewed = []
+    for version, locked in store.locked_keys(database):
+        with suppress(VaultError):
+            if not vault.is_current(locked):
+                renewed.append((version, _relocked(vault, about(version), locked)))
+    return renewed
 
 
 def _opened(vault: Vault, page: Sequence[LockedToken]) -> list[tuple[int, str]]:

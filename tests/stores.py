@@ -16,18 +16,19 @@ import pytest
 from sqlalchemy import delete, text
 
 from dispatcher.place import Place, Server
+from dispatcher.seal.vault import MasterKey, Vault
 from dispatcher.secret import Secret
 from dispatcher.store.engine import Database, open_database
+from dispatcher.store.notary import Notary
 from dispatcher.store.schema import locks, metadata, workers
 
 VARIABLE = "DISPATCHER_TEST_POSTGRESQL"
 # The rows of `locks` are made with the tables, and stay.
 _TABLES = [table.name for table in reversed(metadata.sorted_tables) if table is not locks]
-_COUNTED = ("deliveries", "operator_actions", "actions")
 _EMPTY = ";".join(
     ["DROP FUNCTION IF EXISTS trap CASCADE"]
     + [f"DELETE FROM {name}" for name in _TABLES]
-    + [f"ALTER SEQUENCE {name}_id_seq RESTART" for name in _TABLES if name in _COUNTED]
+    + ["ALTER SEQUENCE deliveries_id_seq RESTART"]
 )
 
 _CUT_OFF = text(
@@ -95,7 +96,7 @@ class Stores:
         return folder / "dispatcher.db" if self.current is None else self.current.place
 
     def open(self, folder: Path) -> Database:
-        return open_database(self.place(folder))
+        return open_store(self.place(folder))
 
     def settings(self) -> str:
         """What a configuration needs to say of it."""
@@ -103,6 +104,19 @@ class Stores:
 
 
 STORES = Stores()
+
+
+def notary() -> Notary:
+    """Who notes what tests do by hand, under a master key that no daemon has."""
+    vault = Vault(MasterKey.parse("ab" * 32))
+    return Notary(vault.lock, vault.unlock)
+
+
+def open_store(place: Place) -> Database:
+    """A store on which something can be done by hand."""
+    database = open_database(place)
+    database.notary = notary()
+    return database
 
 
 @contextmanager

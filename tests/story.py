@@ -252,7 +252,7 @@ class Story:
 
     def content(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that is recorded, by table."""
-        return {name: self.query(f"SELECT * FROM {name}") for name in ("deliveries", "attempts", "actions")}
+        return {name: self.query(f"SELECT * FROM {name}") for name in ("deliveries", "attempts", "journal")}
 
     @contextmanager
     def starting(self) -> Iterator[Daemon]:

@@ -30,7 +30,7 @@ from dispatcher.store.operators import Declared, declare
 from dispatcher.store.schema import deliveries, metadata
 from dispatcher.store.tally import by_table
 from tests.ground import NOW
-from tests.stores import PostgreSQL, apart
+from tests.stores import PostgreSQL, apart, open_store
 from tests.story import Story, orders, until
 from tests.workshop import accept, failed, row, settle, settled, take
 
@@ -63,7 +63,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def varied(place: Place) -> None:
     """A store with something of everything: each status, lines, late attempts, acts, two keys, a held operator."""
-    database = open_database(place)
+    database = open_store(place)
     for settings, fingerprint in (("k1.settings", "ab12"), ("k2.settings", "cd34")):
         declare(database, [Declared("acme", settings, fingerprint)], [], "file", ("set", "me"), NOW)
     declare(database, [Declared("bolt", "k1.bolt", None)], [], "command", ("set", "运营"), NOW)
@@ -133,20 +133,20 @@ def test_a_copy_has_every_row_as_it_was_and_goes_on_from_there(sides: Sides) -> 
     assert content(sides.target) == before
     assert by_table(done.counted) == {name: len(rows) for name, rows in before.items()}
     assert [one for one, _ in heard] == sorted(one for one, _ in heard)
-    assert heard[-1][0] == heard[-1][1] == sum(len(before[name]) for name in ("deliveries", "attempts", "actions"))
-    database = open_database(sides.target)
+    assert heard[-1][0] == heard[-1][1] == sum(len(before[name]) for name in ("deliveries", "attempts", "journal"))
+    database = open_store(sides.target)
     assert accept(database, 99) == [Fate.ACCEPTED]
     assert accept(database, 1, business="Spin投入 ‰") == [Fate.DUPLICATE]
     assert row(database, 99).id == max(one[_AT["id"]] for one in before["deliveries"]) + 1
     operators.start(database, "bolt", "paused_at", ("resume", "me", None), NOW)
     database.close()
     with pytest.raises(Refused, match="has moved to"):
-        open_database(sides.source)
+        open_store(sides.source)
 
 
 def test_what_is_handed_in_or_declared_while_it_is_copied_arrives(sides: Sides) -> None:
     varied(sides.source)
-    door = open_database(sides.source)
+    door = open_store(sides.source)
     handed: list[int] = []
 
     def hand_in(_done: int, _all: int) -> None:
@@ -237,7 +237,7 @@ def test_a_copy_that_is_killed_again_and_again_doubles_nothing_and_never_leaves_
 def test_what_a_transaction_hands_in_while_the_copy_begins_arrives(postgresql: PostgreSQL, tmp_path: Path) -> None:
     with apart(postgresql, tmp_path, "server") as place, ThreadPoolExecutor(1) as hand:
         varied(place)
-        door = open_database(place)
+        door = open_store(place)
         with door.writing() as connection:
             fresh = connection.execute(select(deliveries).where(deliveries.c.key == "27")).mappings().one()
             connection.execute(deliveries.insert().values({**fresh, "id": 1_000, "key": "late"}))
@@ -260,8 +260,8 @@ def refused(act: Callable[[], object]) -> str:
 
 def test_while_it_is_copied_the_source_takes_new_events_alone_and_the_target_nothing(sides: Sides) -> None:
     varied(sides.source)
-    open_database(sides.target).close()
-    source, target = open_database(sides.source), open_database(sides.target)
+    open_store(sides.target).close()
+    source, target = open_store(sides.source), open_store(sides.target)
     (dead,) = [one for one in ledger.find(source, ledger.Filter(), None) if one.status == "dead"]
     told: list[str] = []
 
@@ -270,12 +270,12 @@ def test_while_it_is_copied_the_source_takes_new_events_alone_and_the_target_not
             # By whoever opened them before, as by whoever comes now.
             told.append(refused(lambda: ledger.resolve(source, [dead], "me", "note", NOW)))
             told.append(refused(lambda: take(source)))
-            later = open_database(sides.source)
+            later = open_store(sides.source)
             told.append(refused(later.occupy))
             told.append(refused(lambda: workers.enter(source)))
             later.close()
             assert all("is being copied to" in one and "takes new events and nothing else" in one for one in told)
-            there = [lambda: accept(target, 1), lambda: open_database(sides.target)]
+            there = [lambda: accept(target, 1), lambda: open_store(sides.target)]
             assert all("not complete" in refused(one) for one in there)
             second = refused(lambda: moved(sides))
             assert "another `dispatcher db` command is at work" in second or "already runs a worker" in second
@@ -292,7 +292,7 @@ def test_while_it_is_copied_the_source_takes_new_events_alone_and_the_target_not
 def test_a_copy_is_refused_while_a_worker_runs_on_either_side(sides: Sides) -> None:
     varied(sides.source)
     for place in sides:
-        database = open_database(place)
+        database = open_store(place)
         database.occupy()
         workers.enter(database)
         assert f"process {os.getpid()}" in refused(lambda: moved(sides))
@@ -303,7 +303,7 @@ def test_a_copy_is_refused_while_a_worker_runs_on_either_side(sides: Sides) -> N
 
 
 def test_of_two_copies_on_one_server_the_second_is_refused(postgresql: PostgreSQL) -> None:
-    one, other = open_database(postgresql.place), open_database(postgresql.place)
+    one, other = open_store(postgresql.place), open_store(postgresql.place)
     with quiet.moving(one):
         assert "another `dispatcher db` command is at work" in refused(quiet.moving(other).__enter__)
     with quiet.moving(other):
@@ -316,11 +316,11 @@ def test_a_worker_that_begins_between_the_look_and_the_mark_is_seen(
     postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with apart(postgresql, tmp_path, "server") as place:
-        database = open_database(place)
+        database = open_store(place)
         workers.enter(database)
         monkeypatch.setattr(quiet, "at_work", lambda _database: [])
         for sides in (Sides(place, tmp_path / "file.db"), Sides(tmp_path / "other.db", place)):
-            open_database(sides.source).close()
+            open_store(sides.source).close()
             assert "is worked on" in refused(partial(moved, sides))
             assert runs(place)
         database.close()
@@ -329,7 +329,7 @@ def test_a_worker_that_begins_between_the_look_and_the_mark_is_seen(
 def test_a_target_that_holds_something_and_a_store_itself_are_refused_as_they_are(sides: Sides) -> None:
     varied(sides.source)
     assert "are one database" in refused(lambda: moved(Sides(sides.source, sides.source)))
-    database = open_database(sides.target)
+    database = open_store(sides.target)
     accept(database, 1)
     database.close()
     assert "has rows in deliveries; a copy goes into an empty database" in refused(lambda: moved(sides))

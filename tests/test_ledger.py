@@ -13,7 +13,7 @@ from dispatcher.policy import Reason, Status, Verb
 from dispatcher.store import corridor, ledger, search
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row
-from dispatcher.store.schema import actions
+from dispatcher.store.schema import journal
 from tests.ground import NOW
 from tests.stores import trap
 from tests.workshop import accept, attempts_of, event, failed, row, rows, settle, settled, take
@@ -52,9 +52,9 @@ def one_of_each(database: Database) -> dict[str, Row]:
 
 
 def done_by_hand(database: Database) -> list[tuple[Any, ...]]:
-    a = actions.c
+    j = journal.c
     with database.reading() as connection:
-        query = select(a.delivery_id, a.at, a.verb, a.actor, a.note).order_by(a.id)
+        query = select(j.delivery_id, j.at, j.verb, j.actor, j.note).order_by(j.n)
         return [tuple(one) for one in connection.execute(query)]
 
 
@@ -360,7 +360,7 @@ def test_a_replay_of_many_goes_by_pages_and_takes_them_all(
 
 def test_a_page_whose_entry_cannot_be_written_is_not_replayed_either(database: Database) -> None:
     (dead,) = bury(database, 1)
-    trap(database, "BEFORE INSERT ON actions WHEN (new.verb = 'replay')", "no room")
+    trap(database, "BEFORE INSERT ON journal WHEN (new.verb = 'replay')", "no room")
     with pytest.raises(IntegrityError):
         ledger.replay(database, [dead], "ada", NOW)
     assert row(database) == dead

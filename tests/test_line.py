@@ -27,11 +27,11 @@ from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, Verd
 from dispatcher.store import corridor, ledger, statements
 from dispatcher.store.corridor import Adopted, Fate, Settlement
 from dispatcher.store.dialect import Spelled
-from dispatcher.store.engine import Database, open_database
+from dispatcher.store.engine import Database
 from dispatcher.store.line import _ADVANCE, behind_another, insert_in_line
 from dispatcher.store.schema import deliveries
 from tests.ground import NOW, line, lock, notice, operator, settle_event
-from tests.stores import STORES, PostgreSQL, bury, trap, untrap
+from tests.stores import STORES, PostgreSQL, bury, open_store, trap, untrap
 from tests.workshop import Bench, Gate, MovedClock, adopt, configuration, event, failed, row, settle, take, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
@@ -216,7 +216,7 @@ def test_an_event_that_follows_a_delivered_one_does_not_wait(database: Database)
 
 
 def test_two_processes_that_accept_keep_one_line(database: Database) -> None:
-    other = open_database(database.place)
+    other = open_store(database.place)
     accept(database, of("p1", 1))
     accept(other, of("p1", 2))
     accept(database, of("p1", 3))
@@ -377,7 +377,7 @@ def test_a_line_outlives_the_process(database: Database) -> None:
     accept(database, of("p1", 1), of("p1", 2), of("p1", 3))
     assert keys(take(database)) == ["1"]
     database.close()
-    other = open_database(database.place)
+    other = open_store(database.place)
     assert take(other) == []
     bury(other.place)
     (stranded,) = adopt(other)
@@ -509,7 +509,7 @@ def cost(database: Database) -> list[int]:
 
 @pytest.mark.sqlite_only
 def test_a_hundred_thousand_that_wait_behind_one_cost_nobody_anything(database: Database, tmp_path: Path) -> None:
-    small = open_database(tmp_path / "small.db")
+    small = open_store(tmp_path / "small.db")
     crowd(small, 10)
     crowd(database, 100_000)
     few, many = cost(small), cost(database)
@@ -841,7 +841,7 @@ class Lines(RuleBasedStateMachine):
     def the_process_is_another(self) -> None:
         """With the number of the one before: what that held is as if it had been left behind."""
         self.database.close()
-        worker, self.database = self.database.worker, open_database(self.database.place)
+        worker, self.database = self.database.worker, open_store(self.database.place)
         self.database.worker = worker
 
     @rule(batch=st.lists(ONE_EVENT, min_size=1, max_size=6))

@@ -128,11 +128,11 @@ def test_settings_change_one_by_one_and_the_rest_stays(bureau: Bureau) -> None:
 
 def test_what_is_as_it_was_is_not_written(bureau: Bureau) -> None:
     bureau.make("acme", "concurrency=8")
-    before = bureau.query("SELECT * FROM operators"), bureau.query("SELECT * FROM operator_actions")
+    before = bureau.query("SELECT * FROM operators"), bureau.query("SELECT * FROM journal")
     done = bureau.call("operators", "set", "acme", "concurrency=8", "--secret", "crypto.key", stdin=f"{KEY}\n")
     assert (done.status, done.out) == (0, "acme: nothing to change, key version 1\n")
     assert bureau.call("operators", "set", "acme").out == "acme: nothing to change, key version 1\n"
-    assert (bureau.query("SELECT * FROM operators"), bureau.query("SELECT * FROM operator_actions")) == before
+    assert (bureau.query("SELECT * FROM operators"), bureau.query("SELECT * FROM journal")) == before
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,10 @@ def test_one_operator_is_shown_whole_but_for_its_secrets(bureau: Bureau) -> None
         ("set", None),
         ("pause", "maintenance"),
     ]
-    assert all(set(one) == {"at", "verb", "actor", "note"} and one["at"][-1] == "Z" for one in shown["actions"])
+    assert all(
+        set(one) == {"at", "verb", "actor", "note", "changed", "key_version"} and one["at"][-1] == "Z"
+        for one in shown["actions"]
+    )
     text = bureau.call("operators", "show", "acme").out
     assert '"key": "…"' in text
     assert all(one["fingerprint"] in text for one in shown["keys"])

@@ -449,7 +449,7 @@ def test_pausing_twice_and_resuming_what_is_not_paused_is_said_and_no_failure(tm
     assert by_command(config, "resume", "acme", "--note", "it is back") == (0, "acme: resumed\n", "")
     assert by_command(config, "list", "--json").json()["state"] == "open"
     with closing(sqlite3.connect(tmp_path / "dispatcher.db")) as connection:
-        done = connection.execute("SELECT verb, note FROM operator_actions WHERE verb != 'set' ORDER BY id").fetchall()
+        done = connection.execute("SELECT verb, note FROM journal WHERE verb != 'set' ORDER BY n").fetchall()
     assert done == [("pause", "maintenance"), ("resume", "it is back")]
 
 
@@ -486,7 +486,7 @@ def test_a_running_daemon_hears_of_a_pause_and_of_its_end_at_once(story: Story) 
             assert by_command(story.config, "resume", "acme").status == 0
             until(lambda: story.all_are("delivered"))
         assert receiver.booked() == {one["order_no"]: 1 for one in orders(20)}
-    ((resumed,),) = story.query("SELECT at FROM operator_actions WHERE verb = 'resume'")
+    ((resumed,),) = story.query("SELECT at FROM journal WHERE verb = 'resume'")
     ((started,),) = story.query(
         "SELECT min(started_at) FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE d.operator = 'acme'"
     )

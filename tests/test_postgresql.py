@@ -150,7 +150,7 @@ def test_a_session_that_ends_at_the_commit_is_weather_too(monkeypatch: pytest.Mo
 def change(database: Database, setting: str) -> None:
     with database.writing() as connection:
         connection.execute(text(f"SET LOCAL {setting}"))
-        connection.execute(text("INSERT INTO operator_actions VALUES (1, 'acme', 1, 'set', 'tester')"))
+        connection.execute(text("INSERT INTO key_versions VALUES ('acme', 1, 'ab12', 1)"))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_server_that_takes_nothing_at_the_moment_is_weather(setting: str, told
     database, other = STORES.open(Path()), STORES.open(Path())
     with other.writing() as connection:
         if "lock" in setting:
-            connection.execute(text("LOCK TABLE operator_actions"))
+            connection.execute(text("LOCK TABLE key_versions"))
         with pytest.raises(StoreUnavailable, match=told):
             change(database, setting)
     database.close()

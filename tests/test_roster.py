@@ -25,7 +25,7 @@ from dispatcher.seal.vault import MasterKey, Vault, VaultError
 from dispatcher.store import corridor
 from dispatcher.store import operators as store
 from dispatcher.store.engine import Database, open_database
-from dispatcher.store.schema import deliveries, operator_actions, operators
+from dispatcher.store.schema import deliveries, journal, operators
 from tests.authority import Authority
 from tests.ground import IV, KEY, NOW, line, notice
 from tests.workshop import Bench, Gate, accept, opened, rows
@@ -99,9 +99,9 @@ def standings(database: Database) -> dict[str, store.Standing]:
 
 
 def actions(database: Database) -> list[tuple[str, str, str]]:
-    a = operator_actions.c
+    j = journal.c
     with database.reading() as connection:
-        return [tuple(row) for row in connection.execute(select(a.operator, a.verb, a.actor).order_by(a.id))]
+        return [tuple(row) for row in connection.execute(select(j.operator, j.verb, j.actor).order_by(j.n))]
 
 
 def fate(at: Bench, operator: str, key: int = 1) -> tuple[str, int]:
@@ -294,7 +294,8 @@ async def test_after_one_change_one_operator_is_read_again(
         put_by_command(at, "bolt", settings_of("bolt"))
         store.stop(at.database, "op7", "paused_at", ("pause", "tester", None), NOW)
         await at.look()
-        assert (readings, unlocked) == ({"bolt": 1}, ["settings of bolt"])
+        settings = [one for one in unlocked if one.startswith("settings")]
+        assert (readings, settings) == ({"bolt": 1}, ["settings of bolt"])
         assert at.dispatch.lanes["op7"].paused
         await at.daemon.reload(file(tmp_path, *names[1:], op0=settings_of("op0", concurrency=5)))
         assert readings == {"bolt": 1, "op0": 1}
@@ -325,7 +326,7 @@ async def test_settings_that_are_only_locked_anew_disturb_nothing(tmp_path: Path
         await at.restart()
         readings.clear()
         operator, transport = at.dispatch.lanes["acme"].operator, at.dispatch.lanes["acme"].transport
-        assert relock(at.database, vault_of(at)).operators == 1
+        assert relock(at.database, vault_of(at), "tester", NOW).operators == 1
         await at.look()
         assert at.daemon._roster.revision == standings(at.database)["acme"].revision
         assert readings == {}
@@ -669,7 +670,7 @@ async def test_afterwards_everything_is_under_the_new_key_and_the_old_one_is_not
 ) -> None:
     at = Exchange(tmp_path, database, 2_500)
     revisions = {row.name: row.revision for row in store.standings(database)}
-    done = relock(database, at.both)
+    done = relock(database, at.both, "tester", NOW)
     assert done == (2, 2_500, 0, {})
     assert {blob.partition(".")[0] for blob in at.blobs().values()} == {NEW_MASTER.key_id}
     assert at.openable(at.new) == 2_500
@@ -678,7 +679,7 @@ async def test_afterwards_everything_is_under_the_new_key_and_the_old_one_is_not
     assert in_force.operators["acme"].token == load_config(at.file(masters(NEW_MASTER))).operators["acme"].token
     assert all(row.revision > revisions[row.name] for row in store.standings(database)), "a running worker is told"
     before = at.blobs()
-    assert relock(database, at.both) == (0, 0, 0, {})
+    assert relock(database, at.both, "tester", NOW) == (0, 0, 0, {})
     assert at.blobs() == before, "once more changes nothing"
 
 
@@ -697,12 +698,12 @@ async def test_cut_off_in_the_middle_it_is_run_again_and_goes_on(
 
     monkeypatch.setattr(store, "relock_tokens", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        relock(database, at.both)
+        relock(database, at.both, "tester", NOW)
     assert pages == [1_000, 1_000]
     under = Counter(blob.partition(".")[0] for blob in at.blobs().values())
     assert under == {NEW_MASTER.key_id: 2 + 1_000, OLD_MASTER.key_id: 1_500}
     assert at.openable(at.both) == 2_500, "in between both keys open everything"
-    assert relock(database, at.both) == (0, 1_500, 0, {})
+    assert relock(database, at.both, "tester", NOW) == (0, 1_500, 0, {})
     assert at.openable(at.new) == 2_500
 
 
@@ -712,13 +713,15 @@ def test_what_no_given_key_opens_stays_and_is_told_and_keeps_nothing_else_from_t
     at = Exchange(tmp_path, database, 3)
     lost = Vault(MasterKey.fresh())
     draft = draft_operator("coin", settings_of("coin"), load_config(at.file({})).defaults, tmp_path)
-    assert put(database, lost, draft, NOW, actor="tester", instead=None)
+    assert put(database, at.both, draft, NOW, actor="tester", instead=None)
     with database.writing() as connection:
+        theirs = lost.lock(draft.document.reveal().encode(), "settings of coin")
+        connection.execute(update(operators).where(operators.c.name == "coin").values(settings=theirs))
         sealed = lost.lock(b"token-1", "token of bolt notice 1")
         connection.execute(update(deliveries).where(deliveries.c.key == "1").values(bearer=sealed))
     told = f"it is sealed under master key {lost.current_id}, which is not given"
     for operators_renewed, tokens in ((2, 2), (0, 0)):
-        done = relock(database, at.both)
+        done = relock(database, at.both, "tester", NOW)
         assert done[:3] == (operators_renewed, tokens, 1)
         assert list(done.operators_left) == ["coin"]
         assert done.operators_left["coin"].startswith(told)
@@ -732,14 +735,14 @@ def test_settings_that_somebody_changes_meanwhile_are_not_overwritten(
     at = Exchange(tmp_path, database, 0)
     whole = store.relock
 
-    def late(database: Database, renewed: Any) -> int:
+    def late(database: Database, *given: Any) -> int:
         draft = draft_operator("acme", settings_of("acme", concurrency=5), load_config(at.file({})).defaults, tmp_path)
         now = {row.name: row.settings for row in store.standings(database)}
         assert put(database, at.both, draft, NOW, actor="tester", instead=now["acme"])
-        return whole(database, renewed)
+        return whole(database, *given)
 
     monkeypatch.setattr(store, "relock", late)
-    assert relock(database, at.both).operators == 1
+    assert relock(database, at.both, "tester", NOW).operators == 1
     in_force = load(database, at.new, load_config(at.file(masters(NEW_MASTER))))
     assert in_force.operators["acme"].concurrency == 5
 
@@ -753,7 +756,7 @@ async def test_a_worker_with_both_keys_goes_on_delivering_while_everything_is_lo
         await at.restart()
         await at.look()
         assert gate.waiting == {"bolt": 2}
-        assert relock(at.database, vault_of(at)) == (2, 2, 0, {})
+        assert relock(at.database, vault_of(at), "tester", NOW) == (2, 2, 0, {})
         gate.open()
         hand_in(at, 3)
         await at.look()

@@ -27,7 +27,7 @@ from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.operators import Declared, declare, standings
 from tests.ground import NOW
-from tests.stores import STORES, PostgreSQL, trap, untrap
+from tests.stores import STORES, PostgreSQL, open_store, trap, untrap
 from tests.workshop import accept, adopt, attempts_of, event, failed, row, rows, settle, settled, take
 
 pytestmark = pytest.mark.each_store
@@ -582,7 +582,7 @@ def test_a_key_version_outlives_the_process(database: Database) -> None:
     declared(database, "acme", "a")
     declared(database, "acme", "b")
     database.close()
-    again = open_database(database.place)
+    again = open_store(database.place)
     assert declared(again, "acme", "b") == 2
     again.close()
 

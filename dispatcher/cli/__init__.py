@@ -16,6 +16,7 @@ _COMMANDS = {
     "dead": "dead letters: list, replay, resolve, export",
     "operators": "operators: list, show, set, apply, pause, resume, check",
     "db": "the store: upgrade its schema, its status, copy it to another database",
+    "audit": "prove the books: deliveries, attempts, and the journal of what was done by hand",
     "reencrypt": "lock every stored secret under the current master key",
     "check": "configuration, database and keys; starts nothing",
     "verify": "what a key, an IV and a ciphertext make of each other, in every reading",

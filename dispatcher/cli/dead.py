@@ -26,6 +26,7 @@ from dispatcher.cli.rows import as_json as row_as_json
 from dispatcher.errors import Refused
 from dispatcher.lang import words
 from dispatcher.policy import Status, Verb
+from dispatcher.roster import open_vault
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row, find, one, replay, resolve, sort_out
 
@@ -93,6 +94,7 @@ def replay_(
     if dry_run:
         change = sort_out(rows, Verb.REPLAY)
     else:
+        open_vault(config, database)
         change = replay(database, rows, actor(), database.clock().now())
         database.ring()
     for row in change.taken:
@@ -128,6 +130,7 @@ def resolve_(
     if dry_run:
         change = sort_out(rows, Verb.RESOLVE)
     else:
+        open_vault(config, database)
         change = resolve(database, rows, actor(), note.strip(), database.clock().now())
         # Whoever stood behind it in line may go.
         database.ring()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, opened, print_json, read_configuration
+from dispatcher.cli.common import actor, config_option, guarded, json_option, opened, print_json, read_configuration
 
 
 @click.command(name="reencrypt")
@@ -24,7 +24,7 @@ def command(config_path: Path, as_json: bool) -> None:
     config = read_configuration(config_path)
     database = opened(config)
     vault = open_vault(config, database)
-    done = relock(database, vault)
+    done = relock(database, vault, actor(), database.clock().now())
     database.ring()
     if as_json:
         print_json({"master_key": vault.current_id, **done._asdict()})

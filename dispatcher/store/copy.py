@@ -17,11 +17,13 @@ from dispatcher.errors import Refused
 from dispatcher.place import Place
 from dispatcher.store import tally
 from dispatcher.store.engine import Database, reach
+from dispatcher.store.journal import COPY, Entry, append
 from dispatcher.store.mark import Mark, State, clear_mark, passing, set_mark
 from dispatcher.store.quiet import identity, moving, refuse_live
 from dispatcher.store.schema import deliveries
 from dispatcher.store.tally import Tally
 from dispatcher.store.transfer import (
+    GROWING,
     PAGE,
     STREAMS,
     WHOLE,
@@ -62,7 +64,7 @@ class Copied(NamedTuple):
 Tell = Callable[[int, int], None]
 
 
-def copy(source: Database, target: Database, now: int, tell: Tell) -> Copied:
+def copy(source: Database, target: Database, now: int, tell: Tell, actor: str = "dispatcher") -> Copied:
     """The target holds what the source held, and the source has left. Raises Refused, StoreUnavailable, Different."""
     if identity(source) == identity(target):
         raise Refused(f"{source.place} and {target.place} are one database; name another")
@@ -78,6 +80,9 @@ def copy(source: Database, target: Database, now: int, tell: Tell) -> Copied:
             counted = _same(_whole_tally(source), _whole_tally(target))
         with target.writing() as connection:
             clear_mark(connection)
+            if target.notary is not None:
+                entry = Entry(COPY, actor, f"from {source.place}")
+                append(connection, target.notary, [entry], now)
         return Copied(mark.copy, False, counted)
 
 
@@ -231,11 +236,12 @@ class _Move:
         return counted
 
     def _rest(self, here: Connection, there: Connection) -> None:
-        after = last(there, deliveries)
-        while rows := page(here, deliveries, after):
-            put(there, deliveries, rows)
-            after = key_of(deliveries, rows[-1])
-            self._told(len(rows))
+        for table in GROWING:
+            after = last(there, table)
+            while rows := page(here, table, after):
+                put(there, table, rows)
+                after = key_of(table, rows[-1])
+                self._told(len(rows))
         for table in WHOLE:
             make_equal(here, there, table)
         count_on(there)

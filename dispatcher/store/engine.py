@@ -18,6 +18,7 @@ from dispatcher.place import Place, Server
 from dispatcher.store import sqlite
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.mark import Mark, refusal
+from dispatcher.store.notary import Notary
 from dispatcher.store.version import Found, admit_work
 
 
@@ -64,6 +65,8 @@ class Database:
         self._kind = kind
         # What it said of itself when it was opened.
         self.mark: Mark | None = None
+        # Who has opened the vault gives it: without it nothing can be done by hand here.
+        self.notary: Notary | None = None
         self.bell: Bell = kind.bell(place, engine, self.translated)
         self._clock = CarriedClock()
         self._lock = sqlite.WorkerLock(place) if isinstance(place, Path) else None

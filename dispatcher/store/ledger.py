@@ -10,7 +10,6 @@ from sqlalchemy import (
     Table,
     bindparam,
     func,
-    insert,
     select,
     update,
 )
@@ -18,8 +17,9 @@ from sqlalchemy import (
 from dispatcher.clock import iso
 from dispatcher.policy import MOVES, Status, Verb
 from dispatcher.store.engine import Database
+from dispatcher.store.journal import Entry, append, entries_of
 from dispatcher.store.line import advance, behind_another, hold, lines_of
-from dispatcher.store.schema import actions, attempts, deliveries
+from dispatcher.store.schema import attempts, deliveries
 from dispatcher.store.search import Filter, Row, find, one
 
 __all__ = ["Change", "Filter", "Row", "find", "history", "one", "operators_waiting", "replay", "resolve", "sort_out"]
@@ -40,7 +40,7 @@ def history(database: Database, delivery: int) -> tuple[list[dict[str, Any]], li
     """Every attempt of a delivery and every change made by hand, in order, as `--json` shows them."""
     with database.reading() as connection:
         made = _of(connection, attempts, delivery, attempts.c.n, attempts.c.late)
-        done = _of(connection, actions, delivery, actions.c.id)
+        done = entries_of(connection, delivery)
     shown = [
         {
             "n": row["n"],
@@ -58,7 +58,7 @@ def history(database: Database, delivery: int) -> tuple[list[dict[str, Any]], li
         }
         for row in made
     ]
-    by_hand = [{"at": iso(row["at"]), "verb": row["verb"], "actor": row["actor"], "note": row["note"]} for row in done]
+    by_hand = [{"at": iso(row.at), "verb": row.verb, "actor": row.actor, "note": row.note} for row in done]
     return shown, by_hand
 
 
@@ -125,8 +125,8 @@ def _change(
                 connection.execute(one_by_one, [{"its_id": id_} for id_ in ids])
                 if verb is Verb.RESOLVE:
                     advance(connection, lines_of(connection, ids))
-                entry = {"at": now, "verb": verb, "actor": actor, "note": note}
-                connection.execute(insert(actions), [{**entry, "delivery_id": id_} for id_ in ids])
+                done = [Entry(verb, actor, note, row.operator, row.type, row.key, row.id) for row in sorted_out.taken]
+                append(connection, database.notary, done, now)
         change.taken.extend(sorted_out.taken)
         change.refused.extend(sorted_out.refused)
     return change

@@ -19,9 +19,10 @@ class Alone(IntEnum):
     OPERATORS = 0
     LINES = 1
     MOVE = 65
+    JOURNAL = 66
 
 
-_ROWS = Alone.MOVE + 1
+_ROWS = Alone.JOURNAL + 1
 
 
 def make_locks(connection: Connection) -> None:

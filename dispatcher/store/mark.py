@@ -48,7 +48,9 @@ _CHANGES = ("INSERT", "UPDATE", "DELETE")
 # No worker can begin, or go on; it may leave.
 _NO_WORKER = {workers.name: ("INSERT", "UPDATE")}
 # The tables that are copied page by page: what is there once stays so while the store leaves.
-_LEAVING = {"deliveries": ("UPDATE", "DELETE"), "attempts": _CHANGES, "actions": _CHANGES} | _NO_WORKER
+_LEAVING = {"deliveries": ("UPDATE", "DELETE"), "attempts": _CHANGES} | _NO_WORKER
+# What is done to operators meanwhile is written at its end.
+_LEAVING |= {"journal": ("UPDATE", "DELETE")}
 # The rows of `locks` never change; a copy holds one of them itself.
 _STILL = {name: _CHANGES for name in metadata.tables if name != locks.name} | _NO_WORKER
 

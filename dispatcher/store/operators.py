@@ -6,11 +6,13 @@ Whatever changes a row gives it a higher revision than any row had; by that a ru
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import ColumnElement, Connection, case, insert, select, text, update
 
 from dispatcher.store.engine import Database
+from dispatcher.store.journal import Entry, append, entries_about
 from dispatcher.store.locks import Alone, alone
-from dispatcher.store.schema import deliveries, key_versions, operator_actions, operators
+from dispatcher.store.schema import deliveries, journal_keys, key_versions, operators
 
 _o = operators.c
 _k = key_versions.c
@@ -34,11 +36,15 @@ class Standing(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """An operator's new settings, locked, with the fingerprint of its key where it has one."""
+    """An operator's new settings, locked, with the fingerprint of its key where it has one.
+
+    `changed`: which of them differ from those before, by name; None where nobody can tell.
+    """
 
     name: str
     settings: str
     fingerprint: str | None
+    changed: Sequence[str] | None = None
 
 
 def latest_revision(connection: Connection) -> int:
@@ -81,6 +87,7 @@ def declare(
         revision = _next_revision(connection)
         if instead and instead != _settings(connection, instead.keys()):
             return False
+        entries = []
         for row in rows:
             version = None if row.fingerprint is None else _version(connection, row.name, row.fingerprint, now)
             values = {
@@ -92,12 +99,13 @@ def declare(
             }
             if not connection.execute(update(operators).where(_o.name == row.name).values(**values)).rowcount:
                 connection.execute(insert(operators).values(name=row.name, **values))
+            entries.append(Entry(verb, actor, operator=row.name, changed=row.changed, key_version=version))
         if gone:
             values = {"settings": None, "revision": revision, "updated_at": now}
             connection.execute(update(operators).where(_o.name.in_(gone)).values(**values))
-        entries = [(row.name, verb) for row in rows] + [(name, "remove") for name in gone]
+        entries += [Entry("remove", actor, operator=name) for name in gone]
         if entries:
-            _note(connection, entries, actor, None, now)
+            append(connection, database.notary, entries, now)
     return True
 
 
@@ -119,11 +127,6 @@ def _version(connection: Connection, operator: str, fingerprint: str, now: int) 
         insert(key_versions).values(operator=operator, version=version, fingerprint=fingerprint, since=now)
     )
     return version
-
-
-def _note(connection: Connection, entries: Sequence[tuple[str, str]], actor: str, note: str | None, now: int) -> None:
-    rows = [{"operator": name, "at": now, "verb": verb, "actor": actor, "note": note} for name, verb in entries]
-    connection.execute(insert(operator_actions), rows)
 
 
 def stop(database: Database, name: str, column: str, by: tuple[str, str, str | None], now: int) -> bool:
@@ -161,16 +164,24 @@ def _turn(
         values["revision"] = _next_revision(connection)
         changed = connection.execute(update(operators).where(_o.name == name, condition).values(**values)).rowcount
         if changed:
-            _note(connection, [(name, verb)], actor, note, now)
+            append(connection, database.notary, [Entry(verb, actor, note, operator=name)], now)
         return bool(changed)
 
 
 def done_to(database: Database, name: str) -> list[dict[str, Any]]:
-    """Who changed, paused, resumed, held or released it, in order."""
-    a = operator_actions.c
+    """Who changed, paused, resumed, held or released it, in order; and which settings, by name."""
     with database.reading() as connection:
-        query = select(a.at, a.verb, a.actor, a.note).where(a.operator == name).order_by(a.id)
-        return [dict(row) for row in connection.execute(query).mappings()]
+        return [
+            {
+                "at": one.at,
+                "verb": one.verb,
+                "actor": one.actor,
+                "note": one.note,
+                "changed": None if one.changed is None else orjson.loads(one.changed),
+                "key_version": one.key_version,
+            }
+            for one in entries_about(connection, name)
+        ]
 
 
 def key_history(database: Database, name: str) -> list[dict[str, Any]]:
@@ -180,16 +191,37 @@ def key_history(database: Database, name: str) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def relock(database: Database, renewed: Sequence[tuple[str, str, str]]) -> int:
-    """(name, locked, locked anew): replaces settings that nobody has changed meanwhile; how many were replaced."""
+def locked_keys(database: Database) -> list[tuple[int, str]]:
+    """The journal's keys by version, as they are locked."""
+    with database.reading() as connection:
+        rows = connection.execute(select(journal_keys.c.version, journal_keys.c.locked))
+        return [(version, locked) for version, locked in rows]
+
+
+def relock(
+    database: Database,
+    renewed: Sequence[tuple[str, str, str]],
+    keys: Sequence[tuple[int, str]],
+    by: tuple[str, str],
+    now: int,
+) -> int:
+    """(name, locked, locked anew): replaces settings that nobody has changed meanwhile; how many were replaced.
+
+    `keys`: the journal's, by version, locked anew. `by`: the actor, and the note of the entry that tells of it.
+    """
+    actor, note = by
     with database.writing() as connection:
         revision = _next_revision(connection)
-        return sum(
+        replaced = sum(
             connection.execute(
                 update(operators).where(_o.name == name, _o.settings == old).values(settings=new, revision=revision)
             ).rowcount
             for name, old, new in renewed
         )
+        for version, locked in keys:
+            connection.execute(update(journal_keys).where(journal_keys.c.version == version).values(locked=locked))
+        append(connection, database.notary, [Entry("reencrypt", actor, note)], now)
+        return replaced
 
 
 class LockedToken(NamedTuple):

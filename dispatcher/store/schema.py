@@ -28,7 +28,7 @@ from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
 # The newest of the revisions in `migrations`, which tells how to add one.
-REVISION = "0002"
+REVISION = "0003"
 
 metadata = MetaData()
 # SQLite counts rows by itself only where their number is an Integer.
@@ -174,30 +174,6 @@ operators = Table(
     ),
 )
 
-# Who changed an operator, paused it, resumed it; rows are only ever added.
-operator_actions = Table(
-    "operator_actions",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("operator", String, nullable=False, index=True),
-    Column("at", BigInteger, nullable=False),
-    Column("verb", String, nullable=False),
-    Column("actor", String, nullable=False),
-    Column("note", Text),
-)
-
-# What people did by hand; rows are only ever added.
-actions = Table(
-    "actions",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("delivery_id", _Id, ForeignKey("deliveries.id"), nullable=False, index=True),
-    Column("at", BigInteger, nullable=False),
-    Column("verb", String, nullable=False),
-    Column("actor", String, nullable=False),
-    Column("note", Text),
-)
-
 # Which key an attempt used, by number; the fingerprint tells keys apart and gives none away.
 key_versions = Table(
     "key_versions",
@@ -207,3 +183,38 @@ key_versions = Table(
     Column("fingerprint", String, nullable=False),
     Column("since", BigInteger, nullable=False),
 )
+
+# The keys that entries of the journal are sealed with, each locked by the vault: another master key locks them anew and
+# changes no seal.
+journal_keys = Table(
+    "journal_keys",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("locked", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+)
+
+# What was done by hand, to deliveries and to operators (store/journal.py): rows are only ever added, the last table to
+# which a transaction does so. A delivery is named and not referred to: its entries stay when retention deletes it.
+journal = Table(
+    "journal",
+    metadata,
+    Column("n", _Id, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("verb", String, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("operator", String),
+    Column("type", String),
+    Column("key", String),
+    Column("delivery_id", _Id),
+    Column("note", Text),
+    # Which settings, as a JSON list of their names; never what they say.
+    Column("changed", Text),
+    Column("key_version", Integer),
+    Column("hash", LargeBinary, nullable=False),
+    Column("sealed_by", Integer),
+    Column("seal", LargeBinary),
+    CheckConstraint("(sealed_by IS NULL) = (seal IS NULL)", name="sealed_with_a_key"),
+)
+_partial("journal_of_delivery", lambda _: "delivery_id IS NOT NULL", journal.c.delivery_id, journal.c.n)
+_partial("journal_of_operator", lambda _: "delivery_id IS NULL", journal.c.operator, journal.c.n)

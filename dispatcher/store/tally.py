@@ -5,7 +5,7 @@ from collections import Counter
 from sqlalchemy import Connection, func, select
 
 from dispatcher.store.schema import deliveries, metadata
-from dispatcher.store.transfer import STREAMS, WHOLE
+from dispatcher.store.transfer import GROWING, STREAMS, WHOLE
 
 # What was counted by what it is: ("attempts",), or ("deliveries", operator, status) and the same with "attempts".
 Tally = Counter[tuple[str, ...]]
@@ -26,12 +26,13 @@ def tally_of_deliveries(connection: Connection, after: int, upto: int | None = N
 
 
 def tally_of_streams(connection: Connection) -> Tally:
-    """The other tables that are copied by pages."""
-    return _tally(connection, [table.name for table in STREAMS if table is not deliveries])
+    """What is copied by pages, and stays as it is meanwhile."""
+    return _tally(connection, [table.name for table in STREAMS if table not in GROWING])
 
 
 def tally_of_whole(connection: Connection) -> Tally:
-    return _tally(connection, [table.name for table in WHOLE])
+    """The tables that are compared whole, and the journal, which grows meanwhile."""
+    return _tally(connection, [table.name for table in (*GROWING[1:], *WHOLE)])
 
 
 def _tally(connection: Connection, names: list[str]) -> Tally:

@@ -7,15 +7,17 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, s
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher.errors import Refused
-from dispatcher.store.schema import actions, attempts, deliveries, locks, metadata, workers
+from dispatcher.store.schema import attempts, deliveries, journal, locks, metadata, workers
 
 # So many rows in one transaction: little is lost when the power goes, and little time with commits.
 PAGE = 20_000
 # What grows with the work; in the order in which one refers to another.
-STREAMS = (deliveries, attempts, actions)
+STREAMS = (deliveries, attempts, journal)
+# Of these, what grows while the source leaves.
+GROWING = (deliveries, journal)
 # What is of one database alone: who works on it, and what they do one after the other.
 _ITS_OWN = (workers, locks)
-# The rest is as much as there are operators, and what people did to them.
+# The rest is as much as there are operators.
 WHOLE = tuple(table for table in metadata.sorted_tables if table not in (*STREAMS, *_ITS_OWN))
 
 Row = Sequence[Any]

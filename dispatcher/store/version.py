@@ -25,7 +25,7 @@ READ_REVISION = f"SELECT version_num FROM {REVISIONS.name}"
 # Stores made before there were revisions have a number instead, and what is of the first revision has this one.
 FIRST, NUMBER_OF_FIRST = "0001", 2
 # What every store of ours has, whatever its revision.
-OURS = frozenset({"deliveries", "attempts", "operators", "operator_actions", "actions", "key_versions"})
+OURS = frozenset({"deliveries", "attempts", "operators", "key_versions"})
 
 
 class Found(NamedTuple):

@@ -2,22 +2,22 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, print_json, read_configuration
+from dispatcher.cli.common import actor, config_option, guarded, json_option, print_json, progress, read_configuration
 from dispatcher.clock import WallClock
 from dispatcher.config import Config
-from dispatcher.errors import ConfigError, Unfit
+from dispatcher.errors import ConfigError, DispatcherError, Unfit
 from dispatcher.place import Place
 from dispatcher.readers import place
-from dispatcher.roster import key_file
+from dispatcher.roster import key_file, open_vault
 from dispatcher.store.copy import Copied, Different, abandon, copy, open_side
 from dispatcher.store.engine import Database
+from dispatcher.store.notary import Notary
 from dispatcher.store.tally import by_table
 
 _LEFT = "the source is still the store; give this copy up with --abandon, and begin with an empty database"
@@ -82,10 +82,11 @@ def _abandon(config: Config, as_json: bool) -> None:
 
 def _copy(config: Config, to: Place, as_json: bool) -> None:
     source, target = _side(config.database, create=False), _side(to, create=True)
+    target.notary = _notary(config, source)
     sides = {"from": str(source.place), "to": str(target.place)}
     try:
-        with _progress() as tell:
-            done = copy(source, target, WallClock().now(), tell)
+        with progress("rows") as tell:
+            done = copy(source, target, WallClock().now(), tell, actor())
     except Different as different:
         if as_json:
             print_json({**sides, "complete": False, "differences": different.found})
@@ -100,6 +101,17 @@ def _copy(config: Config, to: Place, as_json: bool) -> None:
     if config.master_key is None and key_file(config).exists():
         told = "name it in secrets.master_key_file, or copy it to where the new configuration looks for it"
         click.echo(f"The master key stays in {key_file(config)}: {told}.")
+
+
+def _notary(config: Config, source: Database) -> Notary | None:
+    """Who notes in the target that it was copied; nobody where the journal's key can't be opened: copied it is."""
+    with suppress(DispatcherError):
+        open_vault(config, source)
+        with source.reading() as connection:
+            if source.notary is not None and source.notary.has_key(connection):
+                source.notary.key(connection, 0)
+                return source.notary
+    return None
 
 
 def _side(place: Place, *, create: bool) -> Database:
@@ -135,18 +147,3 @@ def _tell(done: Copied, target: str) -> None:
         click.echo(
             f"The same on both sides. The store is {target} now: name it in database.url, then start the worker."
         )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, by rows; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _all: None
-        return
-    with click.progressbar(length=1, label="rows", file=sys.stderr, show_pos=True) as bar:
-
-        def tell(done: int, every: int) -> None:
-            bar.length = every
-            bar.update(done - bar.pos)
-
-        yield tell

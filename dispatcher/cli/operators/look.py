@@ -28,7 +28,7 @@ from dispatcher.store.ledger import operators_waiting
 from dispatcher.store.operators import Standing
 
 _COLUMNS = ("name", "state", "origin", "types", "concurrency", "key_version", "waiting", "updated_at")
-_DONE = ("at", "verb", "actor", "note")
+_DONE = ("at", "verb", "actor", "note", "changed")
 
 
 @click.command(name="list")
@@ -113,7 +113,8 @@ def show(name: str, config_path: Path, as_json: bool, lang: str | None) -> None:
     if keys:
         table = [[one["version"], one["fingerprint"], clock_time(one["since"])] for one in keys]
         print_table(("key_version", "fingerprint", "since"), table, said)
-    print_table(_DONE, [[clock_time(one["at"]), *(one[part] for part in _DONE[1:])] for one in done], said)
+    cells = [{**one, "at": clock_time(one["at"]), "changed": ", ".join(one["changed"] or ())} for one in done]
+    print_table(_DONE, [[one[part] for part in _DONE] for one in cells], said)
 
 
 def _as_json(row: Mapping[str, Any], at: str) -> dict[str, Any]:
