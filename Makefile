@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench fuzz audit-dependencies clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/dispatcher demo
@@ -20,6 +20,16 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(ONLY)
 
+# Bad input by the thousand, then a fuzzer guided by coverage for so many seconds on each of its two targets.
+EXAMPLES ?= 10000
+FUZZ_SECONDS ?= 300
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m tests.fuzz $(EXAMPLES) $(FUZZ_SECONDS)
+
+# Whether a release that we install has a known weakness. It asks the advisories' servers, so it needs the internet.
+audit-dependencies: $(VENV)/.audit
+	$(BIN)/python -m pip_audit --strict --requirement constraints.txt --no-deps --disable-pip
+
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
@@ -27,6 +37,15 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+# Where there is none for this machine, the rest of `make fuzz` runs, and says so.
+$(VENV)/.fuzz: $(VENV)/.dev
+	-$(PIP) --editable '.[fuzz]'
+	touch $@
+
+$(VENV)/.audit: $(VENV)/.dev
+	$(PIP) --editable '.[audit]'
 	touch $@
 
 clean:
