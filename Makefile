@@ -10,8 +10,11 @@ START ?= 0
 JOBS ?= 2
 # How many processes to kill.
 KILLS ?= 1000
+# How many examples of bad input, and for how many seconds the guided fuzzer goes on afterwards.
+EXAMPLES ?= 10000
+FUZZ_SECONDS ?= 300
 
-.PHONY: demo test check bench simulate crashes faults clean
+.PHONY: demo test check bench simulate crashes faults fuzz audit-dependencies clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/dispatcher demo
@@ -38,6 +41,14 @@ simulate: $(VENV)/.dev
 crashes: $(VENV)/.dev
 	$(BIN)/python -m tests.crashes --kills $(KILLS) --out docs/reliability.json
 
+# Bad input by the thousand, then a fuzzer guided by coverage for so many seconds on each of its two targets.
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m tests.fuzz $(EXAMPLES) $(FUZZ_SECONDS)
+
+# Whether a release that we install has a known weakness. It asks the advisories' servers, so it needs the internet.
+audit-dependencies: $(VENV)/.audit
+	$(BIN)/python -m pip_audit --strict --requirement constraints.txt --no-deps --disable-pip
+
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
@@ -45,6 +56,15 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+# Where there is none for this machine, the rest of `make fuzz` runs, and says so.
+$(VENV)/.fuzz: $(VENV)/.dev
+	-$(PIP) --editable '.[fuzz]'
+	touch $@
+
+$(VENV)/.audit: $(VENV)/.dev
+	$(PIP) --editable '.[audit]'
 	touch $@
 
 clean:

@@ -72,11 +72,15 @@ def parse_duration(text: str, longest: int = LONGEST) -> int:
     """`"500ms"`, `"1m"`, `"3h"` (interface.md, Configuration) → microseconds. Raises Unfit."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise Unfit(f"{text!r} is not a duration", 'write a whole number with a unit, like "500ms", "1m" or "3h"')
+        raise Unfit(f"{_short(text)} is not a duration", 'write a whole number with a unit, like "500ms", "1m" or "3h"')
     length = int(match[1]) * _UNITS[match[2]]
     if length > longest:
-        raise Unfit(f"{text!r} is longer than {_in_years(longest)}", "write a shorter duration")
+        raise Unfit(f"{_short(text)} is longer than {_in_years(longest)}", "write a shorter duration")
     return length
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
 def _in_years(length: int) -> str:
@@ -115,11 +119,11 @@ def parse_moment(text: str, now: int) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise Unfit(
-            f"{text!r} is not a time",
+            f"{_short(text)} is not a time",
             'write "2026-01-31", "2026-01-31T08:00:00Z", or how long ago, like "2h"',
         ) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     at = (moment - _EPOCH) // timedelta(microseconds=1)
     if not 0 <= at < _YEAR_9999:
-        raise Unfit(f"{text!r} is before 1970 or after 9998", "write a time in between")
+        raise Unfit(f"{_short(text)} is before 1970 or after 9998", "write a time in between")
     return at

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dispatcher.errors import Unfit, listed
+from dispatcher.secret import SecretBytes
 
 BLOCK = 16
 
@@ -62,6 +63,12 @@ class CryptoReading:
     iv: bytes | None = field(repr=False)
     padding: Padding = Padding.PKCS7
     output: Output = Output.BASE64
+
+    def __post_init__(self) -> None:
+        # So that nothing shows them which walks through the fields, like `asdict`.
+        object.__setattr__(self, "key", SecretBytes(self.key))
+        if self.iv is not None:
+            object.__setattr__(self, "iv", SecretBytes(self.iv))
 
     @property
     def fingerprint(self) -> str:

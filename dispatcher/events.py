@@ -29,6 +29,8 @@ _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
 _USUAL_AMOUNT = re.compile(rf"-?[0-9]{{1,{MAX_WHOLE_DIGITS}}}(\.[0-9]{{1,{MAX_PLACES}}})?", re.ASCII)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
+# What of ISO 8601 is read; Python's reader takes any character at all for the T, and weeks for dates.
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.,]+(Z|[+-][0-9:.,]+)?", re.ASCII)
 _FAULTS_TOLD = 20
 
 
@@ -170,7 +172,8 @@ def unknown(name: str, known: Sequence[str]) -> Fault:
     """A key that nobody reads, with what was probably meant."""
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     mend = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-    return Fault(shown(name), "is not known", mend)
+    # A name that can't be seen stands in quotes.
+    return Fault(shown(name) if name.strip() else f'"{shown(name)}"', "is not known", mend)
 
 
 def identifier(longest: int) -> Callable[[Any], str]:
@@ -221,9 +224,11 @@ def zoned_time(value: Any) -> str:
     if type(value) is not str:
         raise Unfit(f"{shown(value)} is not text", mend)
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value) if _MOMENT.fullmatch(value) else None
     except ValueError:
-        raise Unfit(f"{shown(value)} is not a time", mend) from None
+        moment = None
+    if moment is None:
+        raise Unfit(f"{shown(value)} is not a time", mend)
     if moment.tzinfo is None:
         raise Unfit(f"{shown(value)} has no zone", mend)
     if not 1970 < moment.year < 9998:

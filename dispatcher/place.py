@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from dispatcher.secret import Secret
 
@@ -16,6 +17,15 @@ class Server:
 
     def __str__(self) -> str:
         return self.shown
+
+    def hide(self, text: str) -> str:
+        """A driver's sentence without the address's password, which it may quote."""
+        parts = urlsplit(self.url.reveal())
+        given = [parts.password or "", unquote(parts.password or ""), *parse_qs(parts.query).get("password", [])]
+        for password in given:
+            # Cut out of a sentence, a shorter one would be told by its gaps.
+            text = text.replace(password, "…") if len(password) > 3 else text
+        return text
 
 
 Place: TypeAlias = Path | Server

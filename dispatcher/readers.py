@@ -1,7 +1,9 @@
 """What one setting may be: readers of single values, each raising Unfit with what to write instead. Pure."""
 
 import base64
+import os
 import re
+from errno import ENAMETOOLONG
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ from dispatcher.events import shown
 from dispatcher.place import Place, Server
 from dispatcher.secret import Secret
 
-_HOST = re.compile(
-    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
-)
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _HEADER_TEXT = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 _MAX_HEADER_CHARACTERS = 4_096
+# What every server takes as its target (RFC 9110, section 4.1).
+_MAX_URL_CHARACTERS = 8_000
 _WEBHOOK_PREFIX = "whsec_"
 _POSTGRESQL = "postgresql+psycopg://"
 # Longer ones are read by some and not by others; our own client's limit is 64 KiB.
@@ -65,6 +68,8 @@ def http_statuses(value: Any) -> tuple[int, ...]:
 def json_values(value: Any) -> tuple[object, ...]:
     if not isinstance(value, list) or not all(type(one) in (str, int, bool) for one in value):
         raise Unfit(f"{shown(value)} is not a list of texts, whole numbers or booleans", 'write e.g. ["0000"]')
+    if large := [one for one in value if type(one) is int and not -(2**63) <= one < 2**63]:
+        raise Unfit(f"has {shown(large[0])}, which does not fit 64 bits", "write a smaller number, or text")
     return tuple(value)
 
 
@@ -103,8 +108,17 @@ def place(value: Any, folder: Path) -> Place:
             f"{shown(value) if not _has_password(value) else 'it'} is not the address of a database",
             'write "sqlite:///dispatcher.db" or "postgresql+psycopg://user@host/db"',
         )
-    # Resolved, since the worker's lock stands beside the file: one file, one lock, whatever leads to it.
-    return (folder / value.removeprefix("sqlite:///")).resolve()
+    try:
+        # Resolved, since the worker's lock stands beside the file: one file, one lock, whatever leads to it.
+        file = (folder / value.removeprefix("sqlite:///")).resolve()
+        # Of those beside it, this has the longest name.
+        os.lstat(f"{file}-journal")
+    except ValueError:
+        raise Unfit("has a NUL in its path", "name a file without") from None
+    except OSError as error:
+        if error.errno == ENAMETOOLONG:
+            raise Unfit("has a path that is too long", "name a file with a shorter one") from None
+    return file
 
 
 def _server(value: str) -> Server:
@@ -118,6 +132,9 @@ def _server(value: str) -> Server:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise Unfit("is not a URL", mend) from None
+    if parts.netloc.count("@") > 1:
+        # Who reads it from the left takes a part of the password for the host, and names that in an error.
+        raise Unfit("has more than one @ before its host", "write those in the password as %40")
     name = parts.path.removeprefix("/")
     if not name or "/" in name:
         raise Unfit("does not name one database", mend)
@@ -148,13 +165,16 @@ def kept_for(value: Any) -> int | None:
 def address_and_port(value: Any) -> tuple[str, int] | None:
     if value == "":
         return None
-    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65_535 or not host:
-        raise Unfit(
-            f"{shown(value)} is not an address and a port",
-            'write e.g. "127.0.0.1:8080", or "" to turn it off',
-        )
-    return host.strip("[]"), int(port)
+    return listen_address(value, 'write e.g. "127.0.0.1:8080", or "" to turn it off')
+
+
+def listen_address(value: Any, mend: str) -> tuple[str, int]:
+    """`HOST:PORT` of this machine; a host that no resolver could be asked for is refused as well."""
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    host = host.strip("[]")
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535 or not (parse_address(host) or _HOST.fullmatch(host)):
+        raise Unfit(f"{shown(value)} is not an address and a port", mend)
+    return host, int(port)
 
 
 def operator_url(value: Any, allow: tuple[Network, ...]) -> str:

@@ -13,6 +13,7 @@ from dispatcher.errors import ConfigError, DispatcherError, Fault, Refused, Unfi
 from dispatcher.events import whose_token
 from dispatcher.operator import Operator
 from dispatcher.seal.vault import MasterKey, Vault, VaultError, read_or_make_key_file
+from dispatcher.secret import Secret
 from dispatcher.store import operators as store
 from dispatcher.store.engine import Database
 from dispatcher.store.notary import Notary, about
@@ -129,7 +130,7 @@ def provision(
     changed = [
         name
         for name, document in config.documents.items()
-        if name not in known or not (only_new or _is(known[name], document.reveal(), vault, lost_key=lost_key))
+        if name not in known or not (only_new or _is(known[name], document, vault, lost_key=lost_key))
     ]
     gone = [name for name, row in known.items() if row.origin == FILE and name not in config.documents]
     gone = [] if only_new else gone
@@ -143,9 +144,9 @@ def provision(
     return changed + gone
 
 
-def _is(standing: Standing, document: str, vault: Vault, *, lost_key: bool) -> bool:
+def _is(standing: Standing, document: Secret, vault: Vault, *, lost_key: bool) -> bool:
     try:
-        return document_of(standing, vault) == document and standing.origin == FILE
+        return Secret(document_of(standing, vault)) == document and standing.origin == FILE
     except VaultError as error:
         if lost_key:
             return False
@@ -230,7 +231,7 @@ def _member(standing: Standing, vault: Vault, config: Config, before: Member | N
         return before._replace(standing=standing)
     document = document_of(standing, vault)
     same_key = before is not None and before.standing.key_version == standing.key_version
-    if before is not None and same_key and before.draft.document.reveal() == document:
+    if before is not None and same_key and before.draft.document == Secret(document):
         return before._replace(standing=standing)
     draft = draft_operator(standing.name, json.loads(document), config.defaults, config.path.parent)
     return Member(draft, standing, config.defaults)

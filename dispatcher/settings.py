@@ -14,6 +14,8 @@ from dispatcher.events import shown, unknown
 from dispatcher.secret import Secret
 
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", re.ASCII)
+# The longest secret is a bundle of certificates; a device has no end.
+_MAX_FILE_BYTES = 4 * 1024 * 1024
 D = TypeVar("D")
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -153,10 +155,14 @@ class Table:
     def _from_file(self, value: Any, *, private: bool) -> Secret | None:
         path = self.report.folder / _text(value)
         try:
-            text = path.read_text("utf-8").strip()
+            with path.open("rb") as file:
+                raw = file.read(_MAX_FILE_BYTES + 1)
+            text = raw.decode("utf-8").strip()
         except (OSError, ValueError) as error:
             told = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise Unfit(f"names a file that can't be read ({told})", "check its path and rights") from None
+        if len(raw) > _MAX_FILE_BYTES:
+            raise Unfit(f"names a file of more than {_MAX_FILE_BYTES} bytes", "check its path: that is no secret")
         if not text:
             raise Unfit("names a file that is empty", "write the secret into it")
         if private and path.stat().st_mode & 0o077:

@@ -49,7 +49,10 @@ def bind(listen: tuple[str, int]) -> socket.socket:
 @contextlib.asynccontextmanager
 async def serving(bound: socket.socket, app: Starlette) -> AsyncIterator[str]:
     """The URL; serves on a bound socket while the block runs; signals stay the daemon's."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+    # Its warnings are of requests that are none: a stranger could fill our log with them, in lines that are not ours.
+    config = uvicorn.Config(
+        app, log_config=None, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     # `_serve` is `serve` without uvicorn's signal handlers, which would end the daemon past its own way of stopping.
     running = asyncio.create_task(server._serve([bound]))

@@ -221,9 +221,22 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_every_test_that_a_document_names_exists() -> None:
+    there = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("*.py"))
+    known = {*re.findall(r"def (test_\w+)", there), *(path.stem for path in (ROOT / "tests").glob("test_*.py"))}
+    named = {
+        name: page.name
+        for page in (ROOT / "README.md", ROOT / "README.zh-CN.md", *(ROOT / "docs").glob("*.md"))
+        for name in re.findall(r"\btest_\w+", page.read_text("utf-8"))
+    }
+    assert len(named) > 20
+    assert {name: page for name, page in named.items() if name not in known} == {}
+
+
 def test_no_document_is_longer_than_a_reader_likes() -> None:
     assert README.count("\n") <= 200
     assert os.path.getsize(ROOT / "docs" / "architecture.md") < 12_000
+    assert os.path.getsize(ROOT / "docs" / "security.md") < 9_000
 
 
 def test_the_example_game_tells_of_the_spins_that_were_played_and_of_no_other(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from dispatcher.errors import ConfigError, EventError
 from dispatcher.policy import Claim, Outcome, Rule
 from dispatcher.protocols.credentials import message_id
 from dispatcher.seal import Seal
+from dispatcher.secret import SecretBytes
 from dispatcher.store import corridor, ledger
 from dispatcher.wire import PinnedTransport, Resolver, Wire
 from dispatcher.wire.failures import DnsFailure, LocalFault
@@ -639,7 +640,7 @@ def test_an_answer_full_of_escapes_is_unescaped_once_however_many_words_are_hidd
     """Done for each word, one such answer held up everybody's requests for a twentieth of a second."""
     unescape = Mock(wraps=attempt._ESCAPED.sub)
     monkeypatch.setattr(attempt, "_ESCAPED", SimpleNamespace(sub=unescape))
-    words = [f"word-{n}".encode() for n in range(50)]
+    words = [SecretBytes(f"word-{n}".encode()) for n in range(50)]
     said = outcome(200, body=b"\\" * 65_536)
     assert attempt._hide(words, said, Rule()) is said
     assert unescape.call_count == 1

@@ -201,7 +201,9 @@ class _JsonReport:
     def refuse(self, line: Line, reason: str) -> None:
         comma = "," if self._refused else ""
         self._refused += 1
-        told = {"file": line.file, "line": line.number, "reason": reason}
+        # A file's name may be bytes that no text has.
+        name = line.file.encode("utf-8", "backslashreplace").decode()
+        told = {"file": name, "line": line.number, "reason": reason}
         click.echo(comma + orjson.dumps(told).decode(), nl=False)
 
     def close(self, counts: Counter[str]) -> None:

@@ -14,6 +14,7 @@ from dispatcher.cli.common import config_option, every_operator, guarded, json_o
 from dispatcher.config import Config
 from dispatcher.errors import Unfit, listed
 from dispatcher.operator import Operator
+from dispatcher.readers import listen_address
 
 if TYPE_CHECKING:
     from dispatcher.receiver import Faults, Seen
@@ -74,10 +75,10 @@ def _operators(config: Config, names: Sequence[str]) -> list[Operator]:
 
 
 def _parse_listen(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise click.UsageError(f'--listen {text} is not an address and a port: write e.g. "127.0.0.1:9000"')
-    return host.strip("[]"), int(port)
+    try:
+        return listen_address(text, 'write e.g. "127.0.0.1:9000"')
+    except Unfit as unfit:
+        raise click.UsageError(f"--listen {unfit}") from None
 
 
 def _own_address(operators: Sequence[Operator]) -> tuple[str, int]:

@@ -36,6 +36,10 @@ FIELDS = (
 )
 
 
+# The largest number that a database counts to.
+_MOST = 2**63 - 1
+
+
 def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     """--operator, --type, --uid, --reason, --since, --until; the command gets them as `where`."""
 
@@ -68,9 +72,12 @@ def paged(command: Callable[..., Any]) -> Callable[..., Any]:
     """--limit and --before."""
     for option in (
         click.option(
-            "--before", type=int, metavar="ID", help="Only what is behind the row with this id: page by page."
+            "--before",
+            type=click.IntRange(1, _MOST),
+            metavar="ID",
+            help="Only what is behind the row with this id: page by page.",
         ),
-        click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many."),
+        click.option("--limit", type=click.IntRange(1, _MOST), default=50, show_default=True, help="At most so many."),
     ):
         command = option(command)
     return command

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ def command(config_path: Path) -> None:
 
     SIGTERM ends it cleanly: what is in flight is finished and settled. SIGHUP reloads the configuration.
     """
+    # A core file would hold every key and token in the clear.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     # Until the daemon listens to it, a reload has nothing to reload; by default it would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 

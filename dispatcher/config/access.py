@@ -16,6 +16,7 @@ from dispatcher.tls import tls_context
 
 _NEEDS = {Auth.BEARER: "token", Auth.MINTED: "mint", Auth.OAUTH2: "oauth"}
 _FORMS = re.compile(r"(_env|_file)+\Z")
+_NO_TLS = Tls(None, None, None)
 _number = integer(-(2**63), 2**63 - 1, "a whole number that fits 64 bits")
 
 
@@ -184,13 +185,17 @@ def _tls(operator: Table) -> Tls | None:
         if not table.faulty(missing):
             table.fault(missing, "is missing", "write both certificate and key (or …_file), or neither")
         return None
-    parts = (("ca", tls.ca, Tls(tls.ca, None, None)), ("", tls.key, Tls(None, tls.certificate, tls.key)))
-    for key, given, part in parts:
-        if not given:
-            # To look into nothing would be to read all the system's authorities.
-            continue
-        try:
-            tls_context(part)
-        except Unfit as unfit:
-            table.fault(_written(table, key), unfit.fault, unfit.mend)
+    # With a CA that is fit the system's are not read, which would cost more than all the rest of a configuration.
+    fit = tls.ca if _is_fit(table, "ca", Tls(tls.ca, None, None)) else None
+    _is_fit(table, "", Tls(fit, tls.certificate, tls.key))
     return tls
+
+
+def _is_fit(table: Table, key: str, part: Tls) -> bool:
+    try:
+        if part != _NO_TLS:
+            tls_context(part)
+    except Unfit as unfit:
+        table.fault(_written(table, key), unfit.fault, unfit.mend)
+        return False
+    return True

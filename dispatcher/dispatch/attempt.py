@@ -15,7 +15,7 @@ from dispatcher.policy import Claim, Delays, Outcome, Reason, Rule, read_answer
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.protocols.credentials import message_id, minted_token, signature_headers
 from dispatcher.seal.vault import VaultError
-from dispatcher.secret import Secret
+from dispatcher.secret import Secret, SecretBytes, Unshown
 from dispatcher.wire import Grant, Headers, NoToken, Request, Transport, Wire, json_headers
 
 Unlock = Callable[[str, str], bytes]
@@ -40,9 +40,9 @@ class Form:
     body: Callable[[Operator, Claim, Callable[[bytes], str], int], bytes]
     seal: Callable[[bytes], str]
     key_version: int | None
-    more: Sequence[tuple[str, str]]
+    more: Unshown[tuple[str, str]]
     headers: Headers | None
-    hidden: Sequence[bytes]
+    hidden: Sequence[SecretBytes]
 
 
 class _Letter(NamedTuple):
@@ -51,8 +51,8 @@ class _Letter(NamedTuple):
     url: str
     body: bytes
     headers: Headers | None
-    more: Sequence[tuple[str, str]]
-    hidden: Sequence[bytes]
+    more: Unshown[tuple[str, str]]
+    hidden: Sequence[SecretBytes]
     form: Form
     transport: Transport
     deadline: int
@@ -97,7 +97,7 @@ class Attempts:
         headers, hidden, more = form.headers, form.hidden, form.more
         if headers is None:
             if operator.signing is not None:
-                more = [*more, *signature_headers(operator.signing, message_id(claim), body, now)]
+                more = Unshown((*more, *signature_headers(operator.signing, message_id(claim), body, now)))
             if terms.auth is not Auth.OAUTH2:
                 bearer = self._bearer(lane, terms, claim, form.seal, now)
                 headers, hidden = json_headers(bearer, more), [*_parts(bearer), *hidden]
@@ -117,7 +117,7 @@ class Attempts:
                 return Secret(self._unlock(claim.bearer, whose_token(claim)).decode())
         return None
 
-    async def _post(self, letter: _Letter, headers: Headers, hidden: Sequence[bytes], deadline: int) -> Outcome:
+    async def _post(self, letter: _Letter, headers: Headers, hidden: Sequence[SecretBytes], deadline: int) -> Outcome:
         outcome = await self._wire.post(letter.transport, Request(letter.url, headers, letter.body), deadline)
         return _hide(hidden, outcome, letter.form.terms.rule) if hidden and outcome.body else outcome
 
@@ -160,7 +160,7 @@ def _form(lane: Lane, kind: str) -> Form:
             "give the operator its URL, run the version that accepted it, or resolve it by hand",
         )
     protocol = PROTOCOLS[kind]
-    more = [(name, value.reveal()) for name, value in operator.headers.items()]
+    more = Unshown((name, value.reveal()) for name, value in operator.headers.items())
     hidden = [part for value in operator.headers.values() for part in _parts(value)]
     headers = None
     if terms.auth in {Auth.BEARER, Auth.NONE} and operator.signing is None:
@@ -175,7 +175,7 @@ def _no_key(_plaintext: bytes) -> str:
     raise Unfit("the operator has no key to encrypt with", "give it its crypto settings")
 
 
-def _hide(texts: Sequence[bytes], outcome: Outcome, rule: Rule) -> Outcome:
+def _hide(texts: Sequence[SecretBytes], outcome: Outcome, rule: Rule) -> Outcome:
     """An answer that repeats our token or a header must not carry it into the log.
 
     But the verdict comes first: where a header's value is also what the rule reads (a code, an amount), it stays.
@@ -183,7 +183,7 @@ def _hide(texts: Sequence[bytes], outcome: Outcome, rule: Rule) -> Outcome:
     # Once for all texts: an answer full of escapes would take the time of others' requests for each.
     plain = _ESCAPED.sub(_unescaped, outcome.body) if b"\\" in outcome.body else b""
     for text in texts:
-        if text not in outcome.body and text not in plain:
+        if outcome.body.find(text) < 0 and plain.find(text) < 0:
             continue
         body = _without(text, outcome.body)
         if body != outcome.body:
@@ -192,12 +192,12 @@ def _hide(texts: Sequence[bytes], outcome: Outcome, rule: Rule) -> Outcome:
     return outcome
 
 
-def _parts(secret: Secret | None) -> list[bytes]:
+def _parts(secret: Secret | None) -> list[SecretBytes]:
     """A header's value whole, and each of its words: `ApiKey …` may be repeated without the first."""
     if secret is None:
         return []
     words = dict.fromkeys([secret.reveal(), *secret.reveal().split()])
-    return [word.encode() for word in words if len(word) >= _SHORTEST_SECRET]
+    return [SecretBytes(word.encode()) for word in words if len(word) >= _SHORTEST_SECRET]
 
 
 def _without(text: bytes, body: bytes) -> bytes:

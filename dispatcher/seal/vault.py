@@ -6,18 +6,19 @@ Who has the database alone can't read them; who has lost the key's file can't ei
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 import re
 import secrets
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dispatcher.errors import ConfigError, DispatcherError, Fault, Unfit
+from dispatcher.secret import SecretBytes
 
 KEY_SIZE = 32
 _NONCE = 12
@@ -29,11 +30,13 @@ class VaultError(DispatcherError):
     """A sealed text can't be opened; says why, never what is in it."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class MasterKey:
     """The key that everything at rest is sealed under. Nothing prints it; only `reveal` gives its text."""
 
-    _raw: bytes
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = SecretBytes(raw)
 
     @classmethod
     def parse(cls, text: str) -> "MasterKey":
@@ -66,6 +69,12 @@ class MasterKey:
     def cipher(self) -> AESGCM:
         """What seals and opens under this key; it may be used again and again, by several threads."""
         return AESGCM(self._raw)
+
+    def __eq__(self, other: object) -> bool:
+        return hmac.compare_digest(self._raw, other._raw) if isinstance(other, MasterKey) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.key_id)
 
     def __repr__(self) -> str:
         return f"MasterKey({self.key_id})"

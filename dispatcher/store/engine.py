@@ -94,7 +94,8 @@ class Database:
             weather = self._weather(error)
             if weather is None:
                 raise
-            raise type(weather)(f"the database {self.place} can't be used: {weather}") from error
+            told = self.place.hide(str(weather)) if isinstance(self.place, Server) else weather
+            raise type(weather)(f"the database {self.place} can't be used: {told}") from error
 
     def clock(self) -> Clock:
         """The clock by which everything here is timed: the server's, where there is one. Raises StoreUnavailable."""
@@ -141,7 +142,8 @@ class Database:
                 if self.look(connection).revision is not None:
                     return
             if isinstance(error, ProgrammingError) and isinstance(self.place, Server):
-                raise Refused(f"no tables can be made in {self.place}: {self._kind.told(error)}") from None
+                told = self.place.hide(self._kind.told(error))
+                raise Refused(f"no tables can be made in {self.place}: {told}") from None
             raise
 
     def told(self, connection: Connection) -> tuple[str, str, int]:
@@ -208,7 +210,7 @@ def _reach_server(place: Server, create: bool, patience: float, silence: float |
             raise NotMade(f"the database {place} {told}")
     except ProgrammingError as error:
         database.close()
-        raise Refused(f"the database {place} can't be opened: {postgresql.told(error)}") from None
+        raise Refused(f"the database {place} can't be opened: {place.hide(postgresql.told(error))}") from None
     except BaseException:
         database.close()
         raise

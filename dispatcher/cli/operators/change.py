@@ -14,6 +14,7 @@ from dispatcher.config import Config, Draft, draft_operator
 from dispatcher.errors import ConfigError, Refused
 from dispatcher.roster import FILE, document_of, lease_fault, open_vault, provision, put
 from dispatcher.seal.vault import VaultError
+from dispatcher.secret import Secret
 from dispatcher.store import operators as store
 from dispatcher.store.engine import is_there
 
@@ -58,7 +59,7 @@ def set_(
         raise ConfigError([fault])
     for warning in draft.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    differs = draft.document.reveal() != stored.document
+    differs = draft.document != Secret(stored.document)
     if differs and not dry_run:
         version = _write(config, draft, stored.locked)
     if as_json:

@@ -38,17 +38,24 @@ def _assignment(number: int, text: str) -> tuple[Keys, Any]:
             f"setting {number} is no SETTING=VALUE: write e.g. concurrency=8 or crypto.cipher=aes-256-cbc"
         )
     try:
-        found = tomllib.loads(f"x = {value}")["x"]
+        read = tomllib.loads(f"x = {value}")
     except (ValueError, RecursionError):
         return path, value
+    if len(read) > 1:
+        # Not dropped unseen: whoever wrote them meant them.
+        raise click.UsageError(f"setting {number} has more than one line: write each setting as an argument of its own")
+    found = read["x"]
     # What looks like a date is text here: no setting is one.
     return path, found if isinstance(found, _KINDS) else value
 
 
 def _leaves(given: Sequence[tuple[Keys, Any]]) -> Iterator[Keys]:
-    for path, value in given:
+    # Without calling itself: dotted keys nest as deep as somebody cares to write them.
+    rest = [*reversed(given)]
+    while rest:
+        path, value = rest.pop()
         if isinstance(value, Mapping):
-            yield from _leaves([((*path, key), below) for key, below in value.items()])
+            rest += reversed([((*path, key), below) for key, below in value.items()])
         else:
             yield path
 
