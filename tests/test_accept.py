@@ -287,7 +287,7 @@ def test_a_broken_line_does_not_show_the_token_in_it(raw: str) -> None:
 
 
 def test_a_float_handed_in_by_a_library_is_refused() -> None:
-    with pytest.raises(EventError, match="is not an amount"):
+    with pytest.raises(EventError, match="is a float, which has lost digits already"):
         read_event(notice(total_bet=0.1), OPERATORS, lock)
 
 

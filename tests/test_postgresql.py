@@ -18,7 +18,7 @@ from dispatcher.store import corridor, operators
 from dispatcher.store.corridor import Fate
 from dispatcher.store.engine import Database, open_database
 from tests.ground import NOW
-from tests.stores import STORES, PostgreSQL
+from tests.stores import STORES, PostgreSQL, notary
 from tests.story import ServerStory, moment, orders, until
 from tests.workshop import Bench, accept, attempts_of, configuration, event, row, rows, settle, settled, take
 from tests.workshop import until as soon
@@ -232,6 +232,7 @@ def test_a_line_that_some_join_while_others_leave_it_parks_nobody_for_ever(postg
 
 def test_no_two_changes_of_operators_share_a_revision(postgresql: PostgreSQL) -> None:
     def declare(database: Database, hand: int) -> None:
+        database.notary = notary()
         for number in range(10):
             made = operators.Declared(f"op{hand}-{number}", "LOCKED", None)
             operators.declare(database, [made], [], "command", ("set", "tester"), NOW)
