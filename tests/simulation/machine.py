@@ -72,6 +72,10 @@ class VirtualSecrets:
     def randbits(bits: int) -> int:
         return Machine.world.tokens.getrandbits(bits)
 
+    @staticmethod
+    def token_bytes(count: int) -> bytes:
+        return Machine.world.tokens.randbytes(count)
+
 
 _STAND_INS = {real_time: VirtualTime, real_datetime.datetime: VirtualDatetime, real_secrets: VirtualSecrets}
 _OTHERS = (
@@ -182,6 +186,16 @@ class _OnePool(StaticPool):
         return self
 
 
+class _Footing:
+    """In memory there is no file that could be taken away."""
+
+    def __init__(self, _path: Path) -> None:
+        pass
+
+    def hold(self) -> None:
+        """It stands."""
+
+
 class Bell:
     """Rings reach all who listen, after a while; some are lost."""
 
@@ -221,7 +235,7 @@ class Memory:
             settings["connect_args"] |= {"factory": Link, "cached_statements": 512}
             return create_engine("sqlite://", poolclass=_OnePool, **settings)
 
-        with patch.object(sqlite, "create_engine", build):
+        with patch.object(sqlite, "create_engine", build), patch.object(sqlite, "Footing", _Footing):
             self.engine = sqlite.open_engine(Path(":memory:"), 1.0)
         self.listeners: dict[int, Process] = {}
         self.lost_rings = 0.0

@@ -59,6 +59,8 @@ class Street:
     def desk(self) -> Database:
         if self._opened is None:
             self._opened = self._town.memory.open(self._town.config.database)
+            # Nothing is done by hand but by whoever can seal the journal.
+            open_vault(self._town.config, self._opened)
         return self._opened
 
     def _by(self, process: Process, name: str, work: Callable[[], Any]) -> Any:
