@@ -26,7 +26,8 @@ from dispatcher.events import printable
 from dispatcher.lang import Words, words
 from dispatcher.operator import Operator
 from dispatcher.roster import load, open_vault
-from dispatcher.store.audit import Finding, Freeze, Scope, Seen, audit
+from dispatcher.store.audit import audit
+from dispatcher.store.findings import Finding, Freeze, Scope, Seen
 from dispatcher.store.notary import Notary
 from dispatcher.store.proofs import Check
 
