@@ -28,7 +28,7 @@ from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
 # The newest of the revisions in `migrations`, which tells how to add one.
-REVISION = "0002"
+REVISION = "0003"
 
 metadata = MetaData()
 # SQLite counts rows by itself only where their number is an Integer.
@@ -206,4 +206,22 @@ key_versions = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("fingerprint", String, nullable=False),
     Column("since", BigInteger, nullable=False),
+)
+
+# Who may use the HTTP API. Of a key only the hash is kept; `scopes` are names with blanks between. `rate`: requests a
+# second, null for the configured one. A revoked key stays: what was done under its name is in the log for good.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("hash", LargeBinary, nullable=False),
+    Column("scopes", String, nullable=False),
+    # The only operator that it sees; null for all of them.
+    Column("operator", String),
+    Column("rate", Integer),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    # To the minute.
+    Column("last_used_at", BigInteger),
 )
