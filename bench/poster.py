@@ -1,4 +1,4 @@
-"""A light client that posts events to the HTTP API as fast as it is answered: `python -m bench.poster URL TOKEN COUNT …`.
+"""A light client that posts events to the HTTP API as fast as it answers: `python -m bench.poster URL TOKEN COUNT`.
 
 Each connection sends its next request when the one before is answered; requests are made before the clock runs.
 """
@@ -10,6 +10,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from typing import cast
 from urllib.parse import urlsplit
 
 import uvloop
@@ -32,8 +34,7 @@ class Caller(asyncio.Protocol):
         self._transport: asyncio.WriteTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)
 
     def begin(self) -> None:
         self._next()
@@ -72,7 +73,7 @@ async def post(url: str, token: str, bodies: list[bytes], connections: int, path
     for number in range(connections):
         ended = loop.create_future()
         caller = Caller(iter(requests[number::connections]), ended, statuses)
-        await loop.create_connection(lambda one=caller: one, parts.hostname, parts.port)  # type: ignore[misc]
+        await loop.create_connection(partial(_same, caller), str(parts.hostname), int(parts.port or 80))
         callers.append(caller)
         ends.append(ended)
     started = time.perf_counter()
@@ -80,6 +81,10 @@ async def post(url: str, token: str, bodies: list[bytes], connections: int, path
         caller.begin()
     await asyncio.gather(*ends)
     return {"seconds": time.perf_counter() - started, "statuses": statuses}
+
+
+def _same(caller: Caller) -> Caller:
+    return caller
 
 
 def main() -> None:
