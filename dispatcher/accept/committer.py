@@ -20,6 +20,9 @@ GROUP = 1_000
 # More than so many that wait, or one that has waited so long, and no more are taken in.
 MOST_WAITING = 10_000
 LONGEST_WAIT_SECONDS = 2.0
+# Where several hands are at it: what comes within this is in the same transaction. Without it half as many are, and
+# each event costs a sixth more.
+GATHER_SECONDS = 0.002
 
 T = TypeVar("T")
 
@@ -84,6 +87,8 @@ class Committer:
             await self._wake.wait()
             self._wake.clear()
             while self._singles.size or self._batches.size:
+                if self._singles.size > 1 or self._singles.last > 1:
+                    await asyncio.sleep(GATHER_SECONDS)
                 # By turns: neither holds up the other for longer than one transaction takes.
                 await self._commit(self._singles)
                 await self._commit(self._batches)
@@ -128,6 +133,8 @@ class _Queue(Generic[T]):
     def __init__(self, write: Callable[[Database, Sequence[Event], int], list[T]]) -> None:
         self.write = write
         self.size = 0
+        # How many were written together the last time.
+        self.last = 0
         self._lots: deque[_Lot] = deque()
         self._oldest: float | None = None
 
@@ -148,6 +155,7 @@ class _Queue(Generic[T]):
             lots.append(self._lots.popleft())
             events += len(lots[-1].events)
         self._oldest = lots[0].since if lots else None
+        self.last = events
         return lots
 
     def done(self, lots: Sequence[_Lot]) -> None:

@@ -87,11 +87,10 @@ def query_of(request: Request, fields: Sequence[Field]) -> dict[str, Any]:
     if text and not pairs:
         raise invalid([Fault("query", "is no list of parameters", "write e.g. ?operator=acme&limit=10")])
     given = dict(pairs)
-    twice = [name for name in given if sum(name == other for other, _ in pairs) > 1]
     values, faults = collect_fields(given, fields, ())
-    return fit(
-        values, [*faults, *(Fault(shown(name), "is given more than once", "keep one of them") for name in twice)]
-    )
+    if len(given) < len(pairs):
+        faults.append(Fault("query", "has a parameter more than once", "keep one of each"))
+    return fit(values, faults)
 
 
 def one_of(kind: type[E]) -> Reader:
