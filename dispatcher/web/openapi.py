@@ -39,7 +39,9 @@ def _ref(name: str) -> Json:
 
 
 # By operation: what it does, what comes in (media types, schema), what goes out (status → words, schema), what fails.
-_ABOUT: Mapping[str, tuple[str, tuple[Sequence[str], Json] | None, Mapping[int, tuple[str, Json]], Sequence[Kind]]] = {
+_ABOUT: Mapping[
+    str, tuple[str, tuple[Sequence[str], Json | None] | None, Mapping[int, tuple[str, Json]], Sequence[Kind]]
+] = {
     "enqueue": (
         "Accept one event; answered when it is on disk.",
         (JSON, _ref("Event")),
@@ -48,7 +50,8 @@ _ABOUT: Mapping[str, tuple[str, tuple[Sequence[str], Json] | None, Mapping[int, 
     ),
     "enqueueBatch": (
         "Accept events, one JSON object a line. Good lines are kept, bad ones named; answered when they are on disk.",
-        (NDJSON, {"type": "string", "description": "Each line as the body of /v1/events."}),
+        # No schema: OpenAPI has none for lines. Each is as the body of /v1/events.
+        (NDJSON, None),
         {200: ("What became of the lines.", _ref("Counts"))},
         _BODY,
     ),
@@ -118,7 +121,8 @@ def _operation(way: Way) -> Json:
     }
     if body is not None:
         types, schema = body
-        described["requestBody"] = {"required": True, "content": {one: {"schema": schema} for one in types}}
+        content: Json = {} if schema is None else {"schema": schema}
+        described["requestBody"] = {"required": True, "content": dict.fromkeys(types, content)}
     return described
 
 
@@ -223,7 +227,7 @@ def _schemas() -> Json:
         "Counts": _object({**counts, "refused": {"type": "array", "items": refusal}}),
         "Delivery": delivery,
         "Page": _object({"deliveries": {"type": "array", "items": _ref("Delivery")}, **_texts("next")}),
-        "Whole": _object(whole, [*delivery["required"], "event", "attempts", "actions"]),
+        "Whole": _object(whole, [*dict.fromkeys([*delivery["required"], "event", "attempts", "actions"])]),
         "Resolution": _object({field.name: schema_of(field.read) for field in RESOLUTION}),
         # Open: a batch that was cut short brings its counts along.
         "Problem": _object(problem | {"faults": {"type": "array", "items": fault}}, list(problem), open_=True),
