@@ -19,6 +19,7 @@ MOST_CONNECTIONS = 1_000
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 32 * 1024
 IDLE_SECONDS = 75
+BACKLOG = 1_024
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -84,6 +85,8 @@ def bind(listen: tuple[str, int]) -> socket.socket:
 async def serving(bound: socket.socket, app: ASGIApp, web: Web) -> AsyncIterator[str]:
     """The URL; serves on a bound socket while the block runs; signals stay the daemon's."""
     server = uvicorn.Server(_configuration(app, web))
+    # From now on nobody is refused: who comes before the server is up waits for it.
+    bound.listen(BACKLOG)
     # `_serve` is `serve` without uvicorn's signal handlers, which would end the daemon past its own way of stopping.
     running = asyncio.create_task(server._serve([bound]))
     host, port = bound.getsockname()[:2]
@@ -111,6 +114,7 @@ def _configuration(app: ASGIApp, web: Web) -> uvicorn.Config:
         # Nobody's word is taken for where a request comes from, unless the proxy is named.
         proxy_headers=bool(web.proxies),
         forwarded_allow_ips=[str(proxy) for proxy in web.proxies],
+        backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=2,
         ssl_context_factory=None if context is None else lambda _config, _default: context,
