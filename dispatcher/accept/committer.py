@@ -97,14 +97,15 @@ class Committer:
         lots = queue.take()
         if not lots:
             return
-        loop = asyncio.get_running_loop()
         try:
-            answers = await loop.run_in_executor(self._thread, self._write, queue, lots)
-            for lot, answer in zip(lots, answers, strict=True):
-                if not lot.told.done():
-                    _tell(lot.told, answer)
-        finally:
-            queue.done(lots)
+            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._write, queue, lots)
+        except Exception as error:
+            # A bug of ours. Whoever waits is told; whoever comes next is served.
+            answers = [error] * len(lots)
+        queue.done(lots)
+        for lot, answer in zip(lots, answers, strict=True):
+            if not lot.told.done():
+                _tell(lot.told, answer)
 
     def _write(self, queue: "_Queue[T]", lots: Sequence[_Lot]) -> "list[list[T] | Exception]":
         """What each lot is to be told. One that the store can't hold takes no other down with it."""

@@ -29,8 +29,9 @@ PATIENCE_SECONDS = 1.0
 def command(config_path: Path) -> None:
     """Serve the HTTP API at web.listen until SIGTERM; what comes in is delivered by `dispatcher run`.
 
-    As many of them as are wanted may work on one store, on a PostgreSQL server also on other hosts. It refuses a store
-    that is not there, or of another version.
+    Operators that are changed in the database are in force within a second; the rest of the configuration is read at
+    the start alone. As many of these as are wanted may work on one store, on a PostgreSQL server also on other hosts.
+    It refuses a store that is not there, or of another version.
     """
     import uvloop
 
@@ -97,6 +98,8 @@ class Desk:
         bound = bind(config.listen)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        # There is nothing to reload; by default it would end the process.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         api = Api(self._database, self._clock, config.web, lambda: self._operators, self._vault.lock, self._log)
         looking = asyncio.create_task(self._looking())
         async with api.working(), serving(bound, application(self.not_ready, api), config.web) as url:
@@ -104,6 +107,6 @@ class Desk:
             self._log.info("serving", web=url, worker=False, **told)
             await ended.wait()
         looking.cancel()
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable, Refused):
             await api.doorman.note()
         self._log.info("stopped")

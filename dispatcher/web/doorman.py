@@ -36,6 +36,8 @@ class Doorman:
         self._ticks = ticks
         self._keys: Mapping[str, ApiKey] = {}
         self._read_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._fault: StoreUnavailable | None = None
         self._reading = asyncio.Lock()
         self._buckets: dict[str, _Bucket] = {}
         # Keys that were used, and when; and when that was last written down of each (µs).
@@ -73,13 +75,19 @@ class Doorman:
         async with self._reading:
             if self._ticks() - self._read_at <= FRESH_SECONDS:
                 return
-            asked = self._ticks()
-            try:
-                self._keys = {key.id: key for key in await self._ask(all_keys, self._database)}
-                self._read_at = asked
-            except StoreUnavailable:
-                if self._ticks() - self._read_at > STALE_SECONDS:
-                    raise
+            if self._fault is None or self._ticks() - self._tried_at > FRESH_SECONDS:
+                await self._read()
+            # Whoever waited here for somebody else's vain attempt makes none of their own.
+            if self._fault is not None and self._ticks() - self._read_at > STALE_SECONDS:
+                raise self._fault
+
+    async def _read(self) -> None:
+        asked = self._ticks()
+        try:
+            self._keys = {key.id: key for key in await self._ask(all_keys, self._database)}
+            self._read_at, self._fault = asked, None
+        except StoreUnavailable as error:
+            self._tried_at, self._fault = self._ticks(), error
 
     async def note(self) -> None:
         """Writes down which keys were used, once a minute for each. Raises StoreUnavailable."""
