@@ -49,17 +49,15 @@ class Sieve(Generic[W]):
     def read(self, where: W, text: bytes) -> Event | None:
         """The event in a line that is not blank; None where it was refused."""
         try:
-            return read_event(self._own(parse_json(text)), self._operators, self._lock)
+            raw = parse_json(text)
+            if self._only is not None and is_anothers(raw, self._only):
+                raise EventError([not_yours(self._only).at("operator")])
+            return read_event(raw, self._operators, self._lock)
         except Unfit as unfit:
             self.refuse(where, str(unfit.at("line")))
         except EventError as error:
             self.refuse(where, "; ".join(str(fault) for fault in error.faults))
         return None
-
-    def _own(self, raw: dict[str, Any]) -> dict[str, Any]:
-        if is_anothers(raw, self._only):
-            raise EventError([not_yours(str(self._only)).at("operator")])
-        return raw
 
     def refuse(self, where: W, reason: str, count: str = "invalid") -> None:
         self.counts[count] += 1
