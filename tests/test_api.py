@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import delete
 
 from dispatcher.accept import committer
 from dispatcher.apikey import Scope
@@ -20,6 +21,7 @@ from dispatcher.policy import Reason
 from dispatcher.store.corridor import Fate
 from dispatcher.store.engine import Database
 from dispatcher.store.receipts import Receipt, accept_told
+from dispatcher.store.schema import deliveries
 from dispatcher.web import events, reading
 from dispatcher.web.problem import Kind
 from tests.ground import NOW, line, notice, settle_event
@@ -236,6 +238,19 @@ async def test_what_is_taken_in_is_written_before_the_end(database: Database, mo
     assert len(rows(database)) == 20
 
 
+async def test_a_bug_in_writing_is_told_and_whoever_comes_next_is_served(
+    at: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("no bell")
+
+    key = at.key(Scope.ENQUEUE)
+    with monkeypatch.context() as patched:
+        patched.setattr(at.database, "ring", broken)
+        assert is_problem(await at.post("/v1/events", key, notice()), Kind.BROKEN)
+    assert (await at.post("/v1/events", key, notice())).status_code == 200
+
+
 # A batch.
 
 
@@ -371,7 +386,9 @@ async def test_the_log_is_paged_through_by_a_cursor_even_where_its_row_is_gone(a
     accept(at.database, *range(1, 8))
     key = at.key(Scope.READ)
     first = (await at.get("/v1/deliveries?limit=3", key)).json()
-    settle(at.database, *(settled(claim, NOW) for claim in take(at.database)))
+    with at.database.writing() as connection:
+        connection.execute(delete(deliveries).where(deliveries.c.key == "5"))
+    accept(at.database, 8, now=NOW + 1)
     second = (await at.get(f"/v1/deliveries?limit=3&cursor={first['next']}", key)).json()
     last = (await at.get(f"/v1/deliveries?limit=3&cursor={second['next']}", key)).json()
     pages = [[one["key"] for one in page["deliveries"]] for page in (first, second, last)]
