@@ -25,7 +25,7 @@ from dispatcher.store.schema import deliveries
 from dispatcher.web import events, reading
 from dispatcher.web.problem import Kind
 from tests.ground import NOW, line, notice, settle_event
-from tests.served import JSON, Served, faults_in, served
+from tests.served import JSON, NDJSON, Served, faults_in, served
 from tests.stores import trap, untrap
 from tests.workshop import accept, event, failed, row, rows, settle, settled, take, until
 
@@ -292,6 +292,25 @@ async def test_a_line_that_is_too_long_is_named(at: Served) -> None:
     body = b" " * MAX_EVENT_BYTES + line(notice()).encode() + b"\n" + line(notice(order_no="2")).encode()
     told = (await at.post("/v1/events/batch", at.key(), body)).json()
     assert (told["accepted"], told["invalid"], told["refused"][0]["line"]) == (1, 1, 1)
+
+
+async def test_so_many_batches_are_in_memory_at_once(at: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MOST_BATCHES", 1)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        begun.set()
+        await go_on.wait()
+        yield line(notice()).encode()
+
+    key = at.key(Scope.ENQUEUE)
+    first = asyncio.create_task(at.client.post("/v1/events/batch", content=slow(), headers={**NDJSON, **key}))
+    await begun.wait()
+    assert is_problem(await at.post("/v1/events/batch", key, b""), Kind.BUSY)
+    assert (await at.post("/v1/events", key, notice(order_no="2"))).status_code == 202
+    go_on.set()
+    assert (await first).json()["accepted"] == 1
+    assert (await at.post("/v1/events/batch", key, b"")).status_code == 200
 
 
 # What a request is.

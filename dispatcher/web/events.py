@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import orjson
 from starlette.requests import Request
@@ -23,21 +22,25 @@ JSON = ("application/json",)
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 MOST_BATCH_BYTES = 16 * 1024 * 1024
 MOST_LINES = 20_000
+# At once, since each is in memory until it is answered.
+MOST_BATCHES = 16
 # Lines read before others have their turn on the event loop: a few milliseconds.
 _SLICE = 100
 _STATUS = {Fate.ACCEPTED: 202, Fate.DUPLICATE: 200}
 
 
-class Door(NamedTuple):
+class Door:
     """Where events come in. `operators` gives those in force at the moment."""
 
-    committer: Committer
-    operators: Callable[[], Mapping[str, Operator]]
-    lock: Lock
+    def __init__(self, committer: Committer, operators: Callable[[], Mapping[str, Operator]], lock: Lock) -> None:
+        self._committer = committer
+        self._operators = operators
+        self._lock = lock
+        self._batches = 0
 
     def _known_to(self, key: ApiKey) -> Mapping[str, Operator]:
         """Of the others a bound key does not even learn the names."""
-        known = self.operators()
+        known = self._operators()
         return known if key.operator is None else {name: known[name] for name in known if name == key.operator}
 
     async def one(self, request: Request, key: ApiKey) -> Response:
@@ -45,23 +48,32 @@ class Door(NamedTuple):
         if is_anothers(raw, key.operator):
             raise Problem(Kind.FORBIDDEN, f"this key is for {key.operator} alone")
         try:
-            event = read_event(raw, self._known_to(key), self.lock)
+            event = read_event(raw, self._known_to(key), self._lock)
         except EventError as error:
             raise invalid(error.faults) from None
-        receipt = await self.committer.one(event)
+        receipt = await self._committer.one(event)
         if receipt.fate is Fate.CONFLICT:
             raise Problem(Kind.CONFLICT, conflict(event), more={"id": receipt.id})
         told = orjson.dumps({"id": receipt.id, "status": receipt.status})
         return Response(told, _STATUS[receipt.fate], media_type="application/json")
 
     async def many(self, request: Request, key: ApiKey) -> Response:
+        if self._batches >= MOST_BATCHES:
+            raise Busy
+        self._batches += 1
+        try:
+            return await self._batch(request, key)
+        finally:
+            self._batches -= 1
+
+    async def _batch(self, request: Request, key: ApiKey) -> Response:
         lines = (await body_of(request, MOST_BATCH_BYTES, NDJSON)).split(b"\n")
         if len(lines) > MOST_LINES + 1:
             raise Problem(Kind.TOO_LARGE, f"at most {MOST_LINES} lines are taken; nothing was accepted")
         refused: list[dict[str, object]] = []
         sieve: Sieve[int] = Sieve(
             self._known_to(key),
-            self.lock,
+            self._lock,
             lambda line, reason: refused.append({"line": line, "reason": reason}),
             key.operator,
         )
@@ -88,7 +100,7 @@ class Door(NamedTuple):
             await self._write(batch, sieve)
 
     async def _write(self, batch: list[tuple[int, Event]], sieve: Sieve[int]) -> None:
-        fates = await self.committer.many([event for _, event in batch])
+        fates = await self._committer.many([event for _, event in batch])
         for (number, event), fate in zip(batch, fates, strict=True):
             sieve.stored(number, event, fate)
 
