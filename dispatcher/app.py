@@ -23,7 +23,7 @@ from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import let_dead_leave
 from dispatcher.telemetry import Log
 from dispatcher.tls import tls_context
-from dispatcher.web import application, bind, serving
+from dispatcher.web import Api, application, bind, serving
 from dispatcher.wire import Grant, PinnedTransport, Resolver, Transport, Wire
 
 STUCK_SECONDS = 15.0
@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 1.0
 # For a server's answer: less than the others wait for a beat.
 SILENCE_SECONDS = 4.0
 # Settings that only a start reads.
-_FIXED = ("database", "listen", "log_format", "log_level", "master_key", "former_master_key")
+_FIXED = ("database", "web", "log_format", "log_level", "master_key", "former_master_key")
 
 
 class Daemon:
@@ -128,6 +128,7 @@ class Daemon:
             if told:
                 self.log.info("operator_changed", operator=name, **told)
         self.dispatch.lanes, self._roster, self.dispatch.revision = lanes, roster, roster.revision
+        self._operators = roster.operators
         self.dispatch.unfit = roster.faults.keys()
 
     def _lane(self, member: Member) -> Lane:
@@ -234,7 +235,10 @@ class Daemon:
         if self.config.listen is None:
             yield "off"
             return
-        async with serving(bind(self.config.listen), application(self.not_ready)) as url:
+        bound = bind(self.config.listen)
+        web = self.config.web
+        api = Api(self.database, self.clock, web, lambda: self._operators, self._vault.lock, self.log)
+        async with api.working(), serving(bound, application(self.not_ready, api), web) as url:
             yield url
 
     def _obey_signals(self) -> None:

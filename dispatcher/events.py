@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from msgspec import DecodeError
 from msgspec.json import Decoder
@@ -32,6 +32,9 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
 # What of ISO 8601 is read; Python's reader takes any character at all for the T, and weeks for dates.
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.,]+(Z|[+-][0-9:.,]+)?", re.ASCII)
 _FAULTS_TOLD = 20
+# What of `identifier` and `opaque` a pattern can say.
+_NAMING = r"^\S(.*\S)?$"
+_PASSING = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 
 
 class Event(NamedTuple):
@@ -61,12 +64,37 @@ def whose_token(one: Any) -> str:
     return f"token of {one.operator} {one.type} {one.key}"
 
 
+Reader: TypeAlias = Callable[[Any], Any]
+R = TypeVar("R", bound=Reader)
+# JSON Schema, draft 2020-12, as OpenAPI 3.1 has it.
+Schema: TypeAlias = Mapping[str, Any]
+_SCHEMAS: dict[Reader, Schema] = {}
+
+
 class Field(NamedTuple):
     """One field of an event: its name and the reader that returns its value or raises Unfit."""
 
     name: str
-    read: Callable[[Any], Any]
+    read: Reader
     required: bool = True
+
+
+def described(schema: Schema) -> Callable[[R], R]:
+    """Says beside a reader, as JSON Schema, what it takes, so that no second list of bounds is kept.
+
+    A schema says no more than the reader does: what it forbids the reader refuses, not all that it allows is taken.
+    """
+
+    def mark(read: R) -> R:
+        _SCHEMAS[read] = schema
+        return read
+
+    return mark
+
+
+def schema_of(read: Reader) -> Schema:
+    """What is known of a reader; nothing is known of one that does not say."""
+    return _SCHEMAS.get(read, {})
 
 
 def shown(value: object, longest: int = 40) -> str:
@@ -179,6 +207,7 @@ def unknown(name: str, known: Sequence[str]) -> Fault:
 def identifier(longest: int) -> Callable[[Any], str]:
     """Text that names something: printable (no control, zero-width or direction marks), 1 to `longest` characters."""
 
+    @described({"type": "string", "minLength": 1, "maxLength": longest, "pattern": _NAMING})
     def read(value: Any) -> str:
         if type(value) is not str:
             raise Unfit(f"{shown(value)} is not text", "write it in quotes: a long number would lose digits elsewhere")
@@ -194,6 +223,7 @@ def identifier(longest: int) -> Callable[[Any], str]:
 def opaque(longest: int) -> Callable[[Any], str]:
     """Text that is passed through: anything but control characters and broken Unicode, up to `longest` characters."""
 
+    @described({"type": "string", "maxLength": longest, "pattern": _PASSING})
     def read(value: Any) -> str:
         if type(value) is not str:
             raise Unfit(f"{shown(value)} is not text", "write it in quotes")
@@ -210,6 +240,7 @@ def texts(longest: int) -> Callable[[Any], list[str]]:
     """A list of texts that are passed through, each as by `opaque`."""
     read_one = opaque(longest)
 
+    @described({"type": "array", "maxItems": MAX_LIST, "items": schema_of(read_one)})
     def read(value: Any) -> list[str]:
         if type(value) is not list or len(value) > MAX_LIST:
             raise Unfit(f"{shown(value)} is not a list of texts", f'write e.g. ["A", "B"], {MAX_LIST} at most')
@@ -218,6 +249,7 @@ def texts(longest: int) -> Callable[[Any], list[str]]:
     return read
 
 
+@described({"type": "string", "format": "date-time", "description": "With its zone; `+0800` is read as well."})
 def zoned_time(value: Any) -> str:
     """A time with its zone, as the 28 characters of GMT+8 (wire-contract.md, `settle`)."""
     mend = 'write it like "2022-10-14T23:00:00.000+0800"'
@@ -239,6 +271,7 @@ def zoned_time(value: Any) -> str:
 def integer(lowest: int, highest: int, meaning: str) -> Callable[[Any], int]:
     """A JSON number without a fraction, within bounds; `meaning` tells the reader of an error what is wanted."""
 
+    @described({"type": "integer", "minimum": lowest, "maximum": highest, "description": meaning})
     def read(value: Any) -> int:
         if type(value) is not int:
             raise Unfit(f"{shown(value)} is not a whole number", f"write {meaning}")
@@ -249,6 +282,15 @@ def integer(lowest: int, highest: int, meaning: str) -> Callable[[Any], int]:
     return read
 
 
+def _decimal(sign: str, **bounds: float) -> Schema:
+    """An amount as JSON Schema; its places are counted in a text alone, since a number's would be those of a float."""
+    text = rf"^{sign}0*[0-9]{{1,{MAX_WHOLE_DIGITS}}}(\.[0-9]{{1,{MAX_PLACES}}})?$"
+    told = f"At most {MAX_PLACES} decimal places, read exactly: as text, or as a number of JSON's."
+    number = {"type": "number", "exclusiveMaximum": 10.0**MAX_WHOLE_DIGITS, **bounds}
+    return {"anyOf": [{"type": "string", "pattern": text}, number], "description": told}
+
+
+@described(_decimal("-?", exclusiveMinimum=-(10.0**MAX_WHOLE_DIGITS)))
 def amount(value: Any) -> Decimal:
     """An exact amount from a JSON number or its text: at most 4 decimal places, 20 digits before the point."""
     if type(value) is Decimal:
@@ -272,6 +314,7 @@ def amount(value: Any) -> Decimal:
     return read if read else abs(read)
 
 
+@described(_decimal("", minimum=0))
 def unsigned_amount(value: Any) -> Decimal:
     """As `amount`, and not below zero."""
     read = amount(value)
@@ -280,6 +323,7 @@ def unsigned_amount(value: Any) -> Decimal:
     return read
 
 
+@described({"type": "string", "pattern": "^[!-~]{1,4096}$", "format": "password"})
 def bearer_token(value: Any) -> str:
     """A token that can stand in a header: visible ASCII, no blank, no line break. Its value is never shown."""
     if type(value) is not str or not _TOKEN.fullmatch(value):

@@ -1,4 +1,4 @@
-"""What encrypted connections to one operator trust and show (wire-contract.md, Per operator: client certificate, CA).
+"""What encrypted connections trust and show: those to one operator (wire-contract.md, Per operator), and those to us.
 
 PEM comes as text and never stands in an error; a key never lies on a disk longer than reading it takes.
 """
@@ -32,6 +32,15 @@ def tls_context(tls: Tls | None) -> ssl.SSLContext:
     return context
 
 
+def server_context(certificate: Secret, key: Secret) -> ssl.SSLContext:
+    """A context for connections to us: TLS 1.2 or later, this certificate shown, none asked for. Raises Unfit."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _show(context, certificate, key)
+    return context
+
+
 def _trusting(ca: Secret) -> ssl.SSLContext:
     # Not create_default_context(cadata=…), which takes an empty text for none and trusts the system instead.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -55,7 +64,7 @@ def _show(context: ssl.SSLContext, certificate: Secret | None, key: Secret | Non
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=_ascii(certificate))
     except (ssl.SSLError, ValueError):
         raise Unfit(
-            "the client certificate is not in PEM",
+            "the certificate is not in PEM",
             "give the certificate first and then those between it and its CA, each from -----BEGIN CERTIFICATE-----",
         ) from None
     try:
@@ -69,10 +78,10 @@ def _show(context: ssl.SSLContext, certificate: Secret | None, key: Secret | Non
 def _unfit(reason: str) -> Unfit:
     """What OpenSSL's reason means; it has no name for a key that can't be read."""
     if reason in _MISMATCH:
-        return Unfit("the key does not belong to the client certificate", "give the key that was made for it")
+        return Unfit("the key does not belong to the certificate", "give the key that was made for it")
     if reason.endswith(_WEAK):
         told = reason.lower().replace("_", " ")
-        return Unfit(f"the client certificate is too weak for OpenSSL ({told})", "ask for one of today's strength")
+        return Unfit(f"the certificate is too weak for OpenSSL ({told})", "ask for one of today's strength")
     return Unfit(
         "the key is not a private key in PEM",
         "give the whole text, from -----BEGIN PRIVATE KEY----- to -----END PRIVATE KEY-----",

@@ -221,7 +221,7 @@ class Story:
         # `dead list`, `db status` and their like take the option behind their second word.
         rest = (
             [*rest[:1], "-c", str(self.config), *rest[1:]]
-            if first in ("dead", "db", "operators")
+            if first in ("dead", "db", "keys", "operators")
             else ["-c", str(self.config), *rest]
         )
         return [*COMMAND, first, *rest]
@@ -230,6 +230,14 @@ class Story:
         done = self.call("enqueue", "-", "--json", stdin="".join(line(event) + "\n" for event in events))
         assert done.json()["accepted"] == len(events), done
         assert done.status == 0, done
+
+    def key(self, *scopes: str, name: str = "game-server", **options: str) -> dict[str, str]:
+        """The header that a new key of the API goes into."""
+        words = [word for scope in scopes for word in ("--scope", scope)]
+        words += [word for option, value in options.items() for word in (f"--{option}", value)]
+        done = self.call("keys", "create", name, *words)
+        assert done.status == 0, done
+        return {"authorization": f"Bearer {done.out.strip()}"}
 
     def show(self, key: str, operator: str = "acme") -> dict[str, Any]:
         done = self.call("show", operator, key, "--json")
@@ -255,9 +263,9 @@ class Story:
         return {name: self.query(f"SELECT * FROM {name}") for name in ("deliveries", "attempts", "journal")}
 
     @contextmanager
-    def starting(self) -> Iterator[Daemon]:
-        """`dispatcher run`, whether it comes up or not; ends with the block, however that ends."""
-        with subprocess.Popen(self.line("run"), stderr=subprocess.PIPE, text=True) as process:
+    def starting(self, command: str = "run") -> Iterator[Daemon]:
+        """`dispatcher run` (or `web`), whether it comes up or not; ends with the block, however that ends."""
+        with subprocess.Popen(self.line(command), stderr=subprocess.PIPE, text=True) as process:
             daemon = Daemon(process, f"http://{self.tables['web']['listen']}")
             try:
                 yield daemon
@@ -266,10 +274,11 @@ class Story:
                 daemon.ended()
 
     @contextmanager
-    def running(self) -> Iterator[Daemon]:
+    def running(self, command: str = "run") -> Iterator[Daemon]:
         """A daemon that works; it is stopped cleanly unless the story has ended it already."""
-        with self.starting() as daemon:
-            until(lambda: daemon.told("running") or daemon.process.poll() is not None, told=daemon.text)
+        up = "running" if command == "run" else "serving"
+        with self.starting(command) as daemon:
+            until(lambda: daemon.told(up) or daemon.process.poll() is not None, told=daemon.text)
             assert daemon.process.poll() is None, daemon.text()
             yield daemon
             if daemon.process.poll() is None:

@@ -440,7 +440,7 @@ def test_certificates_that_are_unfit_are_told_each_part_by_its_name(authority: A
         ({"certificate": certificate, "key": other.reveal()}, {"tls": "the key does not belong"}),
         ({"certificate": certificate, "key": encrypted.reveal()}, {"tls": "the key is encrypted"}),
         ({"certificate": certificate, "key": "geheim"}, {"tls": "the key is not a private key in PEM"}),
-        ({"certificate": "geheim", "key": key}, {"tls": "the client certificate is not in PEM"}),
+        ({"certificate": "geheim", "key": key}, {"tls": "the certificate is not in PEM"}),
         (
             {"ca": key, "certificate": certificate, "key": ca},
             {"tls.ca": "the CA is not a certificate in PEM", "tls": "the key is not a private key in PEM"},

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select, text
 
+from dispatcher.apikey import ApiKey, Scope
 from dispatcher.cli import main
 from dispatcher.clock import MINUTE
 from dispatcher.errors import Refused
@@ -25,6 +26,7 @@ from dispatcher.store import ledger, operators, quiet, transfer, workers
 from dispatcher.store.copy import Copied, Different, abandon, copy, open_side
 from dispatcher.store.corridor import Fate
 from dispatcher.store.engine import open_database
+from dispatcher.store.keys import create_key
 from dispatcher.store.mark import passing
 from dispatcher.store.operators import Declared, declare
 from dispatcher.store.schema import deliveries, metadata
@@ -87,6 +89,7 @@ def varied(place: Place) -> None:
     if gone:
         ledger.resolve(database, gone[:1], "me", "通过电话", NOW)
         ledger.replay(database, gone[1:2], "me", NOW)
+    create_key(database, ApiKey("0123456789ab", "game-server", bytes(32), frozenset(Scope), "acme", 7, NOW))
     with database.writing() as connection:
         # Who worked here is gone, and nobody has said so.
         assert connection.execute(text("UPDATE workers SET seen_at = 1")).rowcount == 1

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -12,16 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from dispatcher.cli import main
 from dispatcher.config import load_config
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.settings import Table
+from dispatcher.web.problem import Kind
 from tests.story import Story, until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+API = (ROOT / "docs" / "api.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
 ORDER = "1234567890123456789"
 
@@ -182,9 +186,78 @@ def test_the_readmes_commands_for_a_new_master_key_do_what_it_says(tmp_path: Pat
         assert json.loads(shown.stdout)["faults"] == {}
 
 
+def curled(command: str, folder: Path, **variables: str) -> httpx.Response:
+    """What a `curl` command of the documents would get."""
+    for name, value in variables.items():
+        command = command.replace(f"${name}", value)
+    url, headers, content, method = "", {}, b"", "GET"
+    words = iter(shlex.split(command.replace("\\\n", " "))[1:])
+    for word in words:
+        match word:
+            case "-sS":
+                pass
+            case "-H":
+                name, _, value = next(words).partition(": ")
+                headers[name] = value
+            case "-X":
+                method = next(words)
+            case "-d" | "--data-binary":
+                given, method = next(words), "POST"
+                content = (folder / given[1:]).read_bytes() if given.startswith("@") else given.encode()
+            case _:
+                assert word.startswith("http"), word
+                url = word
+    return httpx.request(method, url, headers=headers, content=content, trust_env=False)
+
+
+def test_the_apis_commands_do_what_its_page_says(tmp_path: Path) -> None:
+    keys, events, deliveries = blocks(API, "sh")
+    with desk(tmp_path, "retry = { delays = [] }\n") as place:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        config = tmp_path / "config.toml"
+        config.write_text(config.read_text("utf-8").replace('listen = ""', f'listen = "{address}"'), "utf-8")
+        for command in commands(keys):
+            done = place.type(command)
+            assert done is not None
+            assert done.returncode == 0, done.stderr
+        made = place.type(re.findall(r"\$\((.*)\)", events)[0])
+        assert made is not None
+        place.type("dispatcher run &")
+        answers: list[httpx.Response] = []
+        for command in re.findall(r"^curl (?:.|\n)*?(?=^curl|\Z)", events + deliveries, re.MULTILINE):
+            if answers:
+                place.wait("dead")
+            end = time.monotonic() + 60
+            while True:
+                try:
+                    answers.append(curled(command, tmp_path, KEY=made.stdout.strip(), API=f"http://{address}"))
+                    break
+                except httpx.ConnectError:
+                    assert time.monotonic() < end, "the daemon does not listen"
+    assert [answer.status_code for answer in answers] == [202, 200, 200, 200, 200, 200], [one.text for one in answers]
+    assert answers[0].json() == {"id": 1, "status": "pending"}
+    assert answers[1].json() == {"accepted": 1, "duplicate": 1, "conflict": 0, "invalid": 0, "refused": []}
+    assert (answers[3].json()["key"], answers[3].json()["status"]) == (ORDER, "dead")
+    assert [answer.json()["status"] for answer in answers[4:]] == ["pending", "resolved"]
+
+
+def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
+    rows = re.findall(r"^\| ([0-9, ]+) \| ([^|]+) \|", API, re.MULTILINE)
+    told = {
+        (int(status), slug.strip("` "))
+        for statuses, slugs in rows
+        for status, slug in zip(statuses.split(","), slugs.split(","), strict=True)
+    }
+    assert told == {(int(kind.status), kind.slug) for kind in Kind}
+
+
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    named = set(re.findall(r"^dispatcher ([a-z]+)", "\n".join(blocks(README, "sh")), re.MULTILINE))
-    assert named == set(main.list_commands(None)) - {"demo"}  # type: ignore[arg-type]  # needs no context
+    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh")])
+    named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
+    # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
+    assert named == set(main.list_commands(None)) - {"demo", "web"}  # type: ignore[arg-type]  # needs no context
 
 
 def test_the_demo_ends_as_it_should() -> None:
@@ -236,6 +309,7 @@ def test_every_test_that_a_document_names_exists() -> None:
 def test_no_document_is_longer_than_a_reader_likes() -> None:
     assert README.count("\n") <= 200
     assert os.path.getsize(ROOT / "docs" / "architecture.md") < 12_000
+    assert os.path.getsize(ROOT / "docs" / "api.md") < 9_000
     assert os.path.getsize(ROOT / "docs" / "security.md") < 9_000
 
 

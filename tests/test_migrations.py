@@ -335,6 +335,9 @@ OPENING = (
     ["show", "acme", "1"],
     ["dead", "list"],
     ["reencrypt"],
+    ["web"],
+    ["keys", "list"],
+    ["keys", "create", "game", "--scope", "read"],
     ["db", "copy", "--to", "sqlite:////tmp/absent/other.db"],
 )
 

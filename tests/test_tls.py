@@ -231,7 +231,7 @@ def test_what_is_no_authority_in_pem_is_named_and_not_shown(own: Authority) -> N
 def test_what_is_no_client_certificate_in_pem_is_named_and_not_shown(own: Authority) -> None:
     certificate, key = own.client()
     for wrong in (Secret("client.pem"), Secret("投"), key, broken(certificate)):
-        assert unfit(Tls(None, wrong, key)) == "the client certificate is not in PEM"
+        assert unfit(Tls(None, wrong, key)) == "the certificate is not in PEM"
 
 
 def test_what_is_no_key_in_pem_is_named_and_not_shown(own: Authority) -> None:

@@ -82,7 +82,7 @@ async def test_it_is_delivered_by_its_own_rules_beside_the_others(tmp_path: Path
 
 
 async def test_its_amount_stands_in_the_log(tmp_path: Path) -> None:
-    from dispatcher.cli.rows import as_json
+    from dispatcher.rows import as_json
 
     async with Bench(configured(tmp_path)) as at:
         at.router.post("https://acme.example/api/jackpot").mock(return_value=httpx.Response(500))

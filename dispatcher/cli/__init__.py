@@ -10,6 +10,8 @@ _COMMANDS = {
     "demo": "the whole story on this machine in under a minute",
     "init": "a configuration and a master key to start with",
     "run": "the daemon: delivers what is due until it is told to stop",
+    "web": "the HTTP API alone, without a worker",
+    "keys": "keys of the HTTP API: create, list, revoke",
     "enqueue": "accept events from NDJSON files or standard input",
     "log": "the wallet-flow log",
     "show": "one delivery with its event and every attempt",

@@ -21,12 +21,13 @@ from dispatcher.cli.common import (
     print_json,
     read_configuration,
 )
-from dispatcher.cli.rows import FIELDS, filters, paged, print_page, print_rows
-from dispatcher.cli.rows import as_json as row_as_json
+from dispatcher.cli.rows import filters, paged, print_page, print_rows
 from dispatcher.errors import Refused
 from dispatcher.lang import words
 from dispatcher.policy import Status, Verb
 from dispatcher.roster import open_vault
+from dispatcher.rows import FIELDS
+from dispatcher.rows import as_json as row_as_json
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row, find, one, replay, resolve, sort_out
 

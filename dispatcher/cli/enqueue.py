@@ -3,34 +3,16 @@
 import gc
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import Protocol
 
 import click
 import orjson
 
-from dispatcher.accept import Lock, parse_event
+from dispatcher.accept.intake import COUNTED, Intake, Line
 from dispatcher.cli.common import config_option, guarded, in_force, json_option, opened, read_configuration
-from dispatcher.clock import Clock
-from dispatcher.errors import EventError
-from dispatcher.events import MAX_EVENT_BYTES, Event
-from dispatcher.operator import Operator
-from dispatcher.store.corridor import Fate, accept
-from dispatcher.store.engine import Database
-
-CHUNK_BYTES = 1024 * 1024
-BATCH = 1_000
-COUNTED = ("accepted", "duplicate", "conflict", "invalid")
-
-
-class Line(NamedTuple):
-    """Where an event stood: file as given, line counted from 1."""
-
-    file: str
-    number: int
 
 
 class Report(Protocol):
@@ -61,7 +43,7 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     gc.set_threshold(50_000, 20, 20)
     # The store's thread wants Python's lock a few times a batch; it would wait 5 ms each time for the reader to let go.
     sys.setswitchinterval(0.0002)
-    intake = Intake(database, operators, vault.lock, database.clock(), report)
+    intake = Intake(database, operators, vault.lock, database.clock(), report.refuse)
     try:
         with _progress(files) as advance:
             for name in files:
@@ -70,96 +52,6 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     finally:
         report.close(intake.counts)
     sys.exit(1 if intake.counts["conflict"] or intake.counts["invalid"] else 0)
-
-
-class Intake:
-    """Reads events in constant memory and accepts them in batches; `counts` holds what is on disk."""
-
-    def __init__(
-        self,
-        database: Database,
-        operators: Mapping[str, Operator],
-        lock: Lock,
-        clock: Clock,
-        report: Report,
-    ) -> None:
-        self.counts: Counter[str] = Counter()
-        self._database = database
-        self._operators = operators
-        self._lock = lock
-        self._clock = clock
-        self._report = report
-        self._batch: list[tuple[Line, Event]] = []
-        # While one batch is written the next one is read; never more than these two are in memory.
-        self._store = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._written: tuple[list[tuple[Line, Event]], Future[list[Fate]]] | None = None
-
-    def read(self, name: str, file: IO[bytes], advance: Callable[[int], None]) -> None:
-        """All of a file. A slow producer's events are accepted as they come, not when a batch is full."""
-        for number, line, more in split_lines(file, advance):
-            if line is not None and line.strip():
-                self._take(Line(name, number), line)
-            elif line is None:
-                self._refuse(
-                    Line(name, number), f"line: is longer than {MAX_EVENT_BYTES} bytes; write one event a line"
-                )
-            if len(self._batch) >= BATCH or not more:
-                self._flush()
-            if not more:
-                self._wait()
-        self._flush()
-        self._wait()
-
-    def _take(self, line: Line, text: bytes) -> None:
-        try:
-            self._batch.append((line, parse_event(text, self._operators, self._lock)))
-        except EventError as error:
-            self._refuse(line, "; ".join(str(fault) for fault in error.faults))
-
-    def _refuse(self, line: Line, reason: str, count: str = "invalid") -> None:
-        self.counts[count] += 1
-        self._report.refuse(line, reason)
-
-    def _flush(self) -> None:
-        if not self._batch:
-            return
-        self._wait()
-        batch, self._batch = self._batch, []
-        self._written = batch, self._store.submit(self._write, [event for _, event in batch])
-
-    def _write(self, events: Sequence[Event]) -> list[Fate]:
-        fates = accept(self._database, events, self._clock.now())
-        self._database.ring()
-        return fates
-
-    def _wait(self) -> None:
-        """Until what was handed over is on disk, and counted. Raises what kept it from getting there."""
-        if self._written is None:
-            return
-        (batch, fates), self._written = self._written, None
-        for (line, event), fate in zip(batch, fates.result(), strict=True):
-            if fate is Fate.CONFLICT:
-                told = f"{event.operator} has {event.type} {event.key} with other content already; the first stands"
-                self._refuse(line, told, "conflict")
-            else:
-                self.counts[fate] += 1
-
-
-def split_lines(file: IO[bytes], advance: Callable[[int], None]) -> Iterator[tuple[int, bytes | None, bool]]:
-    """Each line with its number, and whether more is at hand; None for a line over MAX_EVENT_BYTES."""
-    number, rest, skipping = 0, b"", False
-    while chunk := file.read1(CHUNK_BYTES):  # type: ignore[attr-defined]  # every binary file has it, IO does not
-        advance(len(chunk))
-        *lines, rest = (rest + chunk).split(b"\n")
-        for position, line in enumerate(lines, 1):
-            number += 1
-            more = position < len(lines) or len(chunk) == CHUNK_BYTES
-            yield number, None if skipping or len(line) > MAX_EVENT_BYTES else line, more
-            skipping = False
-        if len(rest) > MAX_EVENT_BYTES:
-            skipping, rest = True, b""
-    if rest or skipping:
-        yield number + 1, None if skipping else rest, False
 
 
 @contextmanager

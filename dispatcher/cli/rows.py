@@ -1,17 +1,16 @@
-"""Rows of the wallet-flow log as scripts and people get them; the filters of every command that picks deliveries."""
+"""Rows of the wallet-flow log as commands print them; the filters of every command that picks deliveries."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
-import orjson
 
 from dispatcher.cli.common import Moment, clock_time, print_json, print_table
-from dispatcher.clock import iso
 from dispatcher.lang import Words
 from dispatcher.policy import Reason
 from dispatcher.protocols import PROTOCOLS
+from dispatcher.rows import amounts, as_json
 from dispatcher.store.ledger import Filter, Row
 
 _COLUMNS = (
@@ -27,12 +26,6 @@ _COLUMNS = (
     "reason",
     "at",
     "due_at",
-)
-
-# Of every row that is exported, whatever its type: a type without an amount leaves its place empty.
-FIELDS = (
-    *(name for name in Row._fields if name not in ("body", "parked")),
-    *dict.fromkeys(name for protocol in PROTOCOLS.values() for name in protocol.amounts),
 )
 
 
@@ -89,20 +82,6 @@ def print_page(rows: Iterable[Row], limit: int, words: Words, *, json: bool) -> 
     print_rows(rows, words, json=json)
     if isinstance(rows, list) and len(rows) == limit:
         click.echo(f"{words['older']}: --before {rows[-1].id}")
-
-
-def amounts(row: Row) -> dict[str, str]:
-    """The frozen event's amounts, as decimal text."""
-    protocol = PROTOCOLS.get(row.type)
-    event = orjson.loads(row.body)
-    return {name: event[name] for name in protocol.amounts if name in event} if protocol else {}
-
-
-def as_json(row: Row) -> dict[str, object]:
-    """A row as interface.md names its fields, with the event's amounts."""
-    shown: dict[str, object] = {name: value for name, value in row._asdict().items() if name not in ("body", "parked")}
-    shown |= {"ambiguous": bool(row.ambiguous), **amounts(row), "parked": bool(row.parked)}
-    return shown | {name: iso(getattr(row, name)) for name in ("due_at", "accepted_at", "finished_at")}
 
 
 def print_rows(rows: Iterable[Row], words: Words, *, json: bool) -> None:

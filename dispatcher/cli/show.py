@@ -16,11 +16,11 @@ from dispatcher.cli.common import (
     print_table,
     read_configuration,
 )
-from dispatcher.cli.rows import as_json as row_as_json
 from dispatcher.cli.rows import print_rows
 from dispatcher.events import printable
 from dispatcher.lang import Words, words
 from dispatcher.protocols import PROTOCOLS
+from dispatcher.rows import event_of, whole
 from dispatcher.store.ledger import history, one
 
 _ATTEMPT = (
@@ -43,13 +43,12 @@ def command(operator: str, key: str, kind: str | None, config_path: Path, as_jso
     database = opened(read_configuration(config_path))
     row = one(database, operator, key, kind)
     attempts, actions = history(database, row.id)
-    event = {"operator": row.operator, "type": row.type, **orjson.loads(row.body)}
     if as_json:
-        print_json({**row_as_json(row), "event": event, "attempts": attempts, "actions": actions})
+        print_json(whole(row, attempts, actions))
         return
     said = words(lang)
     print_rows([row], said, json=False)
-    click.echo(f"{said['event']}: {printable(orjson.dumps(event).decode())}\n")
+    click.echo(f"{said['event']}: {printable(orjson.dumps(event_of(row)).decode())}\n")
     print_table(_ATTEMPT, [_attempt(attempt, said) for attempt in attempts], said)
     if actions:
         print_table(_ACTION, [[action[name] for name in _ACTION] for action in actions], said)

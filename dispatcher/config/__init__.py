@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from dispatcher.clock import DAY, SECOND, duration_text
 from dispatcher.config.operators import Defaults, declared_document, operator_of, timeouts
+from dispatcher.config.web import Web, web_of
 from dispatcher.egress import Network
 from dispatcher.errors import ConfigError, Fault
 from dispatcher.operator import Operator
 from dispatcher.place import Place
-from dispatcher.readers import address_and_port, kept_for, networks, place
+from dispatcher.readers import kept_for, networks, place
 from dispatcher.secret import Secret
 from dispatcher.settings import Report, Table
 
@@ -46,7 +47,7 @@ class Config:
     defaults: Defaults
     # How long a delivery that ended well is kept; None: for good.
     retention: int | None
-    listen: tuple[str, int] | None
+    web: Web
     log_format: LogFormat | None
     log_level: LogLevel
     master_key: Secret | None
@@ -54,6 +55,10 @@ class Config:
     operators: Mapping[str, Operator]
     documents: Mapping[str, Secret] = field(repr=False)
     warnings: tuple[Fault, ...] = field(default=(), compare=False)
+
+    @property
+    def listen(self) -> tuple[str, int] | None:
+        return self.web.listen
 
     @property
     def allow(self) -> tuple[Network, ...]:
@@ -91,7 +96,7 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
     tables = {
         name: top.table(name) for name in ("database", "worker", "http", "egress", "web", "log", "secrets", "retention")
     }
-    database, worker, web, log = tables["database"], tables["worker"], tables["web"], tables["log"]
+    database, worker, log = tables["database"], tables["worker"], tables["log"]
     connect, total = timeouts(tables["http"], 3 * SECOND, 10 * SECOND)
     defaults = Defaults(connect, total, tables["egress"].read("allow", (), networks))
     declared = top.table("operators")
@@ -103,7 +108,7 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
         lease=worker.duration("lease", 60 * SECOND, SECOND),
         defaults=defaults,
         retention=tables["retention"].read("delivered", 30 * DAY, kept_for),
-        listen=web.read("listen", ("127.0.0.1", 8080), address_and_port),
+        web=web_of(tables["web"]),
         log_format=log.choice_or_none("format", LogFormat),
         log_level=log.choice("level", LogLevel.INFO),
         master_key=tables["secrets"].secret("master_key"),

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from sqlalchemy import Connection, select
@@ -23,6 +23,7 @@ from dispatcher.store.statements import ADOPT, DECIDED, DELIVER, DUE, LOST, MOVE
 from dispatcher.store.workers import appear
 
 SNIPPET_BYTES = 1_024
+T = TypeVar("T")
 
 
 class Fate(StrEnum):
@@ -88,21 +89,30 @@ _TRIES = 5
 
 def accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]:
     """Insert a batch, due at once, in one transaction; the fate of each event, in order, once it is on disk."""
+    return accepted(database, events, now, lambda _connection, fates: fates)
+
+
+def accepted(
+    database: Database, events: Sequence[Event], now: int, told: Callable[[Connection, list[Fate]], list[T]]
+) -> list[T]:
+    """As `accept`; instead of the fates what `told` makes of them within the same transaction."""
     if not events:
         return []
     for _ in range(_TRIES):
         with suppress(Contended):
-            return _accept(database, events, now)
-    return _accept(database, events, now)
+            return _accept(database, events, now, told)
+    return _accept(database, events, now, told)
 
 
-def _accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]:
+def _accept(
+    database: Database, events: Sequence[Event], now: int, told: Callable[[Connection, list[Fate]], list[T]]
+) -> list[T]:
     with suppress(Contended), database.writing() as connection:
         _insert(connection, events, now)
-        return [Fate.ACCEPTED] * len(events)
+        return told(connection, [Fate.ACCEPTED] * len(events))
     # Some were there already. Nothing tells which, so the batch is looked at row by row.
     with database.writing() as connection:
-        return _accept_known(connection, events, now)
+        return told(connection, _accept_known(connection, events, now))
 
 
 def accept_within(connection: Connection, events: Sequence[Event], now: int) -> list[Fate]:

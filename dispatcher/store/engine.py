@@ -102,9 +102,15 @@ class Database:
         if isinstance(self.place, Path):
             return WallClock()
         if not self._clock.is_set:
-            with self.reading() as connection, self.timed() as heard:
-                heard(connection.execute(_CLOCK.on(connection)).scalar_one())
+            self.set_clock()
         return self._clock
+
+    def set_clock(self) -> None:
+        """By the server's anew, where there is one: two hosts' clocks don't run alike. Raises StoreUnavailable."""
+        if isinstance(self.place, Path):
+            return
+        with self.reading() as connection, self.timed() as heard:
+            heard(connection.execute(_CLOCK.on(connection)).scalar_one())
 
     @contextmanager
     def timed(self) -> Iterator[Callable[[int], None]]:

@@ -28,7 +28,7 @@ from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
 # The newest of the revisions in `migrations`, which tells how to add one.
-REVISION = "0003"
+REVISION = "0004"
 
 metadata = MetaData()
 # SQLite counts rows by itself only where their number is an Integer.
@@ -218,3 +218,21 @@ journal = Table(
 )
 _partial("journal_of_delivery", lambda _: "delivery_id IS NOT NULL", journal.c.delivery_id, journal.c.n)
 _partial("journal_of_operator", lambda _: "delivery_id IS NULL", journal.c.operator, journal.c.n)
+
+# Who may use the HTTP API. Of a key only the hash is kept; `scopes` are names with blanks between. `rate`: requests a
+# second, null for the configured one. A revoked key stays: what was done under its name is in the log for good.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("hash", LargeBinary, nullable=False),
+    Column("scopes", String, nullable=False),
+    # The only operator that it sees; null for all of them.
+    Column("operator", String),
+    Column("rate", Integer),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    # To the minute.
+    Column("last_used_at", BigInteger),
+)

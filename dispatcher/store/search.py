@@ -98,7 +98,11 @@ def find(database: Database, where: Filter, limit: int | None, before: int | Non
 
     `before`: only what stands behind the delivery of this number. Raises Refused where there is none.
     """
-    place = None if before is None else _place_of(database, before)
+    yield from find_behind(database, where, limit, None if before is None else _place_of(database, before))
+
+
+def find_behind(database: Database, where: Filter, limit: int | None, place: tuple[int, int] | None) -> Iterator[Row]:
+    """As `find`; `place`: only what stands behind it in the log, whether its row is still there or not."""
     if where.reason is not None and where.status is None:
         failed = [_walk(database, replace(where, status=status), limit, place) for status in _FAILED]
         yield from islice(heapq.merge(*failed, key=lambda row: row.place, reverse=True), limit)
@@ -263,3 +267,13 @@ def one(database: Database, operator: str, key: str, kind: str | None) -> Row:
         types = " and ".join(row.type for row in rows)
         raise Refused(f"{operator} has {key} under {types}: name one with --type")
     return rows[0]
+
+
+def numbered(database: Database, number: int) -> Row | None:
+    """The delivery with this number."""
+    with database.reading() as connection:
+        found = connection.execute(
+            text(f"SELECT {_COLUMNS} FROM deliveries d WHERE d.id = :number"), {"number": number}
+        )
+        row = found.first()
+    return None if row is None else Row._make(row)

@@ -1,0 +1,112 @@
+"""`dispatcher web`: the HTTP API without a worker."""
+
+import asyncio
+import gc
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from dispatcher.cli.common import actor, config_option, guarded, read_configuration
+from dispatcher.config import Config, LogFormat
+from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
+from dispatcher.roster import Roster, load, open_vault, provision
+from dispatcher.store.engine import Database, open_database
+from dispatcher.store.operators import latest_revision
+from dispatcher.telemetry import Log
+from dispatcher.web import Api, application, bind, serving
+
+# How often it is looked whether somebody has changed an operator, and what time it is at the server.
+LOOK_SECONDS = 1.0
+PATIENCE_SECONDS = 1.0
+
+
+@click.command(name="web")
+@config_option
+@guarded
+def command(config_path: Path) -> None:
+    """Serve the HTTP API at web.listen until SIGTERM; what comes in is delivered by `dispatcher run`.
+
+    Operators that are changed in the database are in force within a second; the rest of the configuration is read at
+    the start alone. As many of these as are wanted may work on one store, on a PostgreSQL server also on other hosts.
+    It refuses a store that is not there, or of another version.
+    """
+    import uvloop
+
+    from dispatcher.telemetry import configure_logs
+
+    config = read_configuration(config_path, warn=True)
+    if config.listen is None:
+        raise Refused('web.listen is "": there is nowhere to serve; write an address like "127.0.0.1:8080"')
+    as_json = config.log_format is LogFormat.JSON if config.log_format else not sys.stderr.isatty()
+    log = configure_logs(as_json=as_json, level=config.log_level)
+    database = open_database(config.database, create=False, patience=PATIENCE_SECONDS)
+    click.get_current_context().call_on_close(database.close)
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    # The committer's thread asks for Python's lock a few times in each transaction.
+    sys.setswitchinterval(0.0005)
+    uvloop.run(Desk(config, database, log).serve())
+
+
+class Desk:
+    """What the daemon has in passing, and this has to look after by itself: the operators in force, and the time."""
+
+    def __init__(self, config: Config, database: Database, log: Log) -> None:
+        self._config = config
+        self._database = database
+        self._log = log
+        self._clock = database.clock()
+        self._vault = open_vault(config, database)
+        provision(database, self._vault, config, self._clock.now(), actor=actor(), only_new=True)
+        self._away: str | None = None
+        self._roster = Roster({}, {}, -1)
+        self._look()
+
+    def _look(self) -> None:
+        self._database.set_clock()
+        with self._database.reading() as connection:
+            revision = latest_revision(connection)
+        if revision != self._roster.revision:
+            self._roster = load(self._database, self._vault, self._config, self._roster.members)
+            self._operators = self._roster.operators
+            for name, fault in self._roster.faults.items():
+                self._log.error("operator_unfit", operator=name, faults=fault.splitlines(), mend="its events wait")
+
+    async def _looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await asyncio.to_thread(self._look)
+                self._away = None
+            except DispatcherError as error:
+                if self._away is None:
+                    self._log.warning("store_away", fault=str(error))
+                self._away = str(error)
+
+    def not_ready(self) -> dict[str, str]:
+        faults = {} if self._away is None else {"database": self._away}
+        told = "its settings can't be used; the log says why"
+        return faults | {f"operator {name}": told for name in self._roster.faults}
+
+    async def serve(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        config, ended = self._config, asyncio.Event()
+        assert config.listen is not None
+        bound = bind(config.listen)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        # There is nothing to reload; by default it would end the process.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        api = Api(self._database, self._clock, config.web, lambda: self._operators, self._vault.lock, self._log)
+        looking = asyncio.create_task(self._looking())
+        async with api.working(), serving(bound, application(self.not_ready, api), config.web) as url:
+            told = {"database": str(config.database), "operators": len(self._operators)}
+            self._log.info("serving", web=url, worker=False, **told)
+            await ended.wait()
+        looking.cancel()
+        with suppress(StoreUnavailable, Refused):
+            await api.doorman.note()
+        self._log.info("stopped")

@@ -1,0 +1,66 @@
+"""What is served over HTTP, where, to whom: the table [web]."""
+
+import ssl
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import ip_address
+
+from dispatcher.egress import Network
+from dispatcher.errors import Unfit
+from dispatcher.readers import address_and_port, networks
+from dispatcher.secret import Secret
+from dispatcher.settings import Table
+from dispatcher.tls import server_context
+
+MOST_A_SECOND = 1_000_000
+
+
+@dataclass(frozen=True)
+class Web:
+    """`listen`: address and port, None for nowhere. `rate`: requests a second of a key that has no rate of its own.
+
+    `proxies`: whose word is taken for where a request comes from. Certificate and key are PEM; both or neither.
+    """
+
+    listen: tuple[str, int] | None
+    certificate: Secret | None = None
+    key: Secret | None = None
+    proxies: tuple[Network, ...] = ()
+    rate: int = 2_000
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext | None:
+        if self.certificate is None or self.key is None:
+            return None
+        return server_context(self.certificate, self.key)
+
+
+def web_of(table: Table) -> Web:
+    """Its faults are the table's; a listening that others could overhear is warned of."""
+    web = Web(
+        listen=table.read("listen", ("127.0.0.1", 8080), address_and_port),
+        certificate=table.secret("certificate", private=False),
+        key=table.secret("key"),
+        proxies=table.read("proxies", (), networks),
+        rate=table.integer("rate", 2_000, 1, MOST_A_SECOND),
+    )
+    if (web.certificate is None) != (web.key is None):
+        missing = "certificate" if web.certificate is None else "key"
+        if not table.faulty(missing):
+            table.fault(missing, "is missing", "write both certificate_file and key_file, or neither")
+    try:
+        encrypted = web.tls is not None
+    except Unfit as unfit:
+        encrypted = True
+        table.fault("certificate", unfit.fault, unfit.mend)
+    if web.listen is not None and not encrypted and not web.proxies and not _is_loopback(web.listen[0]):
+        mend = "give certificate_file and key_file, or name the proxy that encrypts in proxies"
+        table.warn("listen", f"{web.listen[0]} can be reached from elsewhere, and keys would pass unencrypted", mend)
+    return web
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,39 @@
+"""Deliveries as JSON: what `log --json`, `show --json`, exports and the HTTP API all give."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from dispatcher.clock import iso
+from dispatcher.protocols import PROTOCOLS
+from dispatcher.store.ledger import Row
+
+_AMOUNTS = tuple(dict.fromkeys(name for protocol in PROTOCOLS.values() for name in protocol.amounts))
+
+# Of every row that is exported, whatever its type: a type without an amount leaves its place empty.
+FIELDS = (*(name for name in Row._fields if name not in ("body", "parked")), *_AMOUNTS)
+
+
+def amounts(row: Row) -> dict[str, str]:
+    """The frozen event's amounts, as decimal text."""
+    protocol = PROTOCOLS.get(row.type)
+    event = orjson.loads(row.body)
+    return {name: event[name] for name in protocol.amounts if name in event} if protocol else {}
+
+
+def as_json(row: Row) -> dict[str, object]:
+    """A row as interface.md names its fields, with the event's amounts."""
+    shown: dict[str, object] = {name: value for name, value in row._asdict().items() if name not in ("body", "parked")}
+    shown |= {"ambiguous": bool(row.ambiguous), **amounts(row), "parked": bool(row.parked)}
+    return shown | {name: iso(getattr(row, name)) for name in ("due_at", "accepted_at", "finished_at")}
+
+
+def event_of(row: Row) -> dict[str, object]:
+    """The event as it was frozen, with whose it is."""
+    return {"operator": row.operator, "type": row.type, **orjson.loads(row.body)}
+
+
+def whole(row: Row, attempts: Sequence[dict[str, Any]], actions: Sequence[dict[str, Any]]) -> dict[str, object]:
+    """One delivery with its event and everything that was done with it, as `ledger.history` gives that."""
+    return {**as_json(row), "event": event_of(row), "attempts": attempts, "actions": actions}

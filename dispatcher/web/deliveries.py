@@ -1,0 +1,122 @@
+"""Deliveries over HTTP: the log, one of them whole, replay and resolve. A bound key sees its operator's alone."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dispatcher.apikey import ApiKey
+from dispatcher.clock import Clock
+from dispatcher.events import Field, collect_fields, opaque
+from dispatcher.policy import Reason, Status
+from dispatcher.rows import as_json, whole
+from dispatcher.store import ledger
+from dispatcher.store.engine import Database
+from dispatcher.store.ledger import Change, Filter, Row
+from dispatcher.web.problem import Kind, Problem
+from dispatcher.web.reading import (
+    ROWS,
+    body_of,
+    cursor,
+    cursor_text,
+    fit,
+    json_object,
+    moment,
+    note,
+    one_of,
+    query_of,
+    row_count,
+)
+
+FILTERS = (
+    Field("operator", opaque(255), required=False),
+    Field("type", opaque(255), required=False),
+    Field("status", one_of(Status), required=False),
+    Field("key", opaque(255), required=False),
+    Field("uid", opaque(255), required=False),
+    Field("reason", one_of(Reason), required=False),
+    Field("since", moment, required=False),
+    Field("until", moment, required=False),
+    Field("limit", row_count, required=False),
+    Field("cursor", cursor, required=False),
+)
+RESOLUTION = (Field("note", note),)
+_MOST_NOTE_BYTES = 16 * 1024
+
+
+class Counter(NamedTuple):
+    """Where deliveries are looked up. `ask` runs a function of the store on another thread."""
+
+    database: Database
+    clock: Clock
+    ask: Callable[..., Awaitable[Any]]
+
+    async def list(self, request: Request, key: ApiKey) -> Response:
+        values = query_of(request, FILTERS)
+        limit, place = values.pop("limit", ROWS), values.pop("cursor", None)
+        if key.operator is not None and values.setdefault("operator", key.operator) != key.operator:
+            return _json({"deliveries": [], "next": None})
+        return await self._answered(self._page, Filter(**values), limit, place)
+
+    async def _answered(self, answer: Callable[..., Response], *given: object) -> Response:
+        answered: Response = await self.ask(answer, *given)
+        return answered
+
+    def _page(self, where: Filter, limit: int, place: tuple[int, int] | None) -> Response:
+        rows = list(ledger.find_behind(self.database, where, limit + 1, place))
+        more = cursor_text(rows[limit - 1].place) if len(rows) > limit else None
+        return _json({"deliveries": [as_json(row) for row in rows[:limit]], "next": more})
+
+    async def show(self, request: Request, key: ApiKey) -> Response:
+        return await self._answered(self._whole, request.path_params["id"], key)
+
+    def _whole(self, id_: str, key: ApiKey) -> Response:
+        row = self._row(id_, key)
+        return _json(whole(row, *ledger.history(self.database, row.id)))
+
+    async def replay(self, request: Request, key: ApiKey) -> Response:
+        return await self._answered(self._replay, request.path_params["id"], key)
+
+    def _replay(self, id_: str, key: ApiKey) -> Response:
+        row = self._row(id_, key)
+        return self._done(row, ledger.replay(self.database, [row], _actor(key), self.clock.now()), Status.PENDING)
+
+    async def resolve(self, request: Request, key: ApiKey) -> Response:
+        raw = json_object(await body_of(request, _MOST_NOTE_BYTES, ("application/json",)))
+        values = fit(*collect_fields(raw, RESOLUTION, ()))
+        return await self._answered(self._resolve, request.path_params["id"], key, values["note"])
+
+    def _resolve(self, id_: str, key: ApiKey, said: str) -> Response:
+        row = self._row(id_, key)
+        change = ledger.resolve(self.database, [row], _actor(key), said, self.clock.now())
+        return self._done(row, change, Status.RESOLVED)
+
+    def _row(self, id_: str, key: ApiKey) -> Row:
+        """Another's is as absent for a bound key as one that never was."""
+        known = re.fullmatch("[0-9]{1,18}", id_, re.ASCII)
+        row = ledger.numbered(self.database, int(id_)) if known else None
+        if row is None or key.operator not in (None, row.operator):
+            raise Problem(Kind.NOT_FOUND, f"there is no delivery {id_[:40]}")
+        return row
+
+    def _done(self, row: Row, change: Change, status: Status) -> Response:
+        for _, why in change.refused:
+            raise Problem(Kind.NOT_NOW, why)
+        if not change.taken:
+            # Deleted between two looks.
+            raise Problem(Kind.NOT_FOUND, f"there is no delivery {row.id}")
+        # It is due; or whoever stood behind it in line is.
+        self.database.ring()
+        return _json({"id": row.id, "status": status.value})
+
+
+def _actor(key: ApiKey) -> str:
+    """Who did it, for the record; told from people who work on this machine."""
+    return f"api:{key.name}"
+
+
+def _json(value: object) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
