@@ -33,6 +33,7 @@ class Canaries:
     def __init__(self, folder: Path) -> None:
         authority = Authority(folder)
         certificate, key = authority.client()
+        served, served_by = authority.client()
         self.settings: Mapping[str, str] = {
             "secrets.master_key": base64.b64encode(canary("master", 32).encode()).decode(),
             "secrets.former_master_key": base64.b64encode(canary("former", 32).encode()).decode(),
@@ -46,13 +47,16 @@ class Canaries:
             "operators.NAME.tls.ca": authority.pem.reveal(),
             "operators.NAME.tls.certificate": certificate.reveal(),
             "operators.NAME.tls.key": key.reveal(),
+            "web.certificate": served.reveal(),
+            "web.key": served_by.reveal(),
         }
         self.players_token = canary("player")
         self.password = canary("password")
         told = dict(self.settings) | {"a player's token": self.players_token, "the database's password": self.password}
         # Certificates are shown to whoever asks for them.
         told = {name: secret for name, secret in told.items() if not name.endswith((".ca", ".certificate"))}
-        told["operators.NAME.tls.key"] = "".join(key.reveal().splitlines()[1:-1])[40:]
+        for name, one in (("operators.NAME.tls.key", key), ("web.key", served_by)):
+            told[name] = "".join(one.reveal().splitlines()[1:-1])[40:]
         told["the bytes of the master key"] = canary("master", 32)
         told["the bytes of the signature's secret"] = canary("signature", 32)
         self._told = {name: _spellings(secret.removeprefix("whsec_")) for name, secret in told.items()}
@@ -127,7 +131,7 @@ def tables(canaries: Canaries, url: str, web: str) -> dict[str, Any]:
         },
     }
     return {
-        "web": {"listen": web},
+        "web": {"listen": web, **{name: canaries.settings[f"web.{name}"] for name in ("certificate", "key")}},
         "egress": {"allow": ["127.0.0.0/8"]},
         "secrets": {name: canaries.settings[f"secrets.{name}"] for name in ("master_key", "former_master_key")},
         "operators": operators,
