@@ -205,12 +205,14 @@ class Daemon:
             await self.close()
 
     def not_ready(self) -> dict[str, str]:
-        """What keeps this worker from delivering; empty when nothing does."""
+        """What keeps this worker from delivering, or from noting what it does; empty when nothing does."""
         faults = {}
         if self.dispatch.outage.fault is not None:
             faults["database"] = self.dispatch.outage.fault
         if self.dispatch.own_fault is not None:
             faults["network"] = self.dispatch.own_fault
+        if self.dispatch.unnoted is not None:
+            faults["journal"] = self.dispatch.unnoted
         for name in self._roster.faults:
             faults[f"operator {name}"] = "its settings can't be used; the log says why"
         if not self.rounds.scheduler.running:

@@ -325,6 +325,33 @@ def test_entries_that_change_places_are_found(story: Database) -> None:
     assert [n for n, _ in broken(altered(story, *swap))][:2] == [3, 4]
 
 
+def test_seals_that_are_taken_off_the_first_entries_are_found(story: Database) -> None:
+    """They are not taken for those that an upgrade has chained without the key."""
+    assert broken(altered(story, "UPDATE journal SET sealed_by = NULL, seal = NULL WHERE n <= 2"))
+
+
+def test_page_by_page_the_same_is_found(story: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.store.journal._PAGE", 2)
+    monkeypatch.setattr("dispatcher.store.walk.PAGE", 2)
+    found, seen = audited(story)
+    assert found == []
+    assert (seen.rows[Check.JOURNAL], seen.statuses.total(), seen.absent) == (8, 9, 0)
+    assert (seen.rows[Check.ATTEMPTS], seen.head) == (21, read_head(story))
+    assert broken(altered(story, "DELETE FROM journal WHERE n = 5")) == [(6, "entry 6: before it entry 5 is gone")]
+    for key, count in (("2", 4), ("3", 5), ("4", 5), ("5", 4), ("1", 1), ("6", 2)):
+        gone = altered(story, f"DELETE FROM deliveries WHERE key = '{key}'")
+        orphans = [one.told for one in gone if one.check is Check.ORPHANS]
+        assert orphans == [f"{count} attempts of a delivery that is not there"]
+
+
+def test_an_operator_that_was_removed_has_its_entry(story: Database) -> None:
+    declare(story, [], ["acme"], "file", ("set", "ada"), NOW + MINUTE)
+    assert faults(story) == set()
+    assert chain(story)[-1][2:5] == ("remove", "ada", "acme")
+    (found,) = altered(story, "DELETE FROM journal WHERE n = 9")
+    assert (found.check, found.operator) == (Check.OPERATORS, "acme")
+
+
 def test_an_entry_that_nobody_sealed_is_found(story: Database) -> None:
     """As well as one can make it who has not the key: with the right hash."""
     last = read_head(story)

@@ -53,6 +53,7 @@ def test_every_order_of_a_file_is_booked_and_the_log_says_delivered(story: Story
         ("delivered", 1, None): 200
     }
     assert {row["key"] for row in log.rows()} == {event["order_no"] for event in events}
+    story.prove()
 
 
 def test_what_a_slow_producer_writes_is_delivered_before_it_writes_more(story: Story) -> None:
@@ -144,6 +145,7 @@ def test_four_failures_make_a_dead_letter_and_its_replay_delivers_and_rewrites_n
     assert story.content()["attempts"][:4] == attempts
     assert [action["verb"] for action in replayed["actions"]] == ["replay"]
     assert replayed["accepted_at"] == dead["accepted_at"]
+    story.prove()
 
 
 def test_a_replay_that_fails_again_has_the_whole_schedule_before_it(story: Story) -> None:
@@ -154,6 +156,7 @@ def test_a_replay_that_fails_again_has_the_whole_schedule_before_it(story: Story
         assert story.call("dead", "replay", "acme", KEY).status == 0
         until(lambda: len(story.query("SELECT n FROM attempts")) == 4 and story.all_are("dead"))
     assert [one["trigger"] for one in story.show(KEY)["attempts"]] == ["first", "retry", "replay", "retry"]
+    story.prove()
 
 
 def test_one_operator_that_hangs_does_not_hold_up_another(story: Story) -> None:
@@ -183,6 +186,7 @@ def test_after_kill_9_every_cut_attempt_is_recorded_as_doubtful_and_nothing_is_l
             daemon.kill()
         assert story.statuses() == {"sending": 8, "pending": 12}
         assert story.query("SELECT count(*) FROM attempts") == [(0,)]
+        story.prove()
         with story.running() as daemon:
             until(lambda: story.all_are("delivered"), told=daemon.text)
             assert [one["count"] for one in until(lambda: daemon.told("claims_rescued"))] == [8]
@@ -198,6 +202,7 @@ def test_after_kill_9_every_cut_attempt_is_recorded_as_doubtful_and_nothing_is_l
     assert (first["http_status"], first["duration_ms"], first["response"]) == (None, None, None)
     assert (second["n"], second["http_status"], second["reason"]) == (2, 200, None)
     assert not any(row["ambiguous"] for row in log), "delivered is no longer doubtful"
+    story.prove()
 
 
 def test_sigterm_ends_what_is_in_flight_and_claims_nothing_more(story: Story) -> None:
@@ -330,6 +335,7 @@ def test_a_full_disk_loses_no_result_and_is_told_at_readyz_until_there_is_room_a
         until(lambda: daemon.get("/readyz").status_code == 200)
         assert set(receiver.booked().values()) == {1}
     assert story.query("SELECT max(attempts), count(*) FROM deliveries") == [(1, 5)]
+    story.prove()
 
 
 def test_a_lock_held_by_another_process_is_waited_for_and_nothing_is_lost(story: Story) -> None:

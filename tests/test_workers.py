@@ -446,6 +446,7 @@ def test_what_a_killed_worker_held_is_back_in_play_within_ten_seconds(story: Ser
     made = story.query("SELECT n, late, count(*) FROM attempts WHERE reason = 'interrupted' GROUP BY n, late")
     assert made == [(1, False, held)]
     assert story.query("SELECT count(*) FROM attempts") == [(len(events) + held,)]
+    story.prove()
 
 
 def test_a_server_that_is_away_for_longer_than_the_limit_costs_no_attempt(tmp_path: Path) -> None:
@@ -469,6 +470,7 @@ def test_a_server_that_is_away_for_longer_than_the_limit_costs_no_attempt(tmp_pa
         assert story.query("SELECT max(attempts), count(*) FROM deliveries") == [(1, 80)]
         assert story.query("SELECT count(*), count(*) FILTER (WHERE late) FROM attempts") == [(80, 0)]
         assert not one.told("claims_rescued") + other.told("claims_rescued")
+        story.prove()
 
 
 def test_a_standby_that_takes_over_goes_on_where_the_server_was(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dispatcher.dispatch.attempt import UNKNOWN, Attempts
 from dispatcher.dispatch.lane import Change, Lane, Turn
 from dispatcher.dispatch.outage import Outage
 from dispatcher.dispatch.shares import Wish, shares, slow_share
-from dispatcher.errors import Contended, StoreUnavailable
+from dispatcher.errors import Contended, Refused, StoreUnavailable
 from dispatcher.policy import Claim, Outcome, Reason, Rule, Verb, Verdict, judge, judge_interrupted
 from dispatcher.store import corridor, operators
 from dispatcher.store.corridor import Settlement
@@ -83,8 +83,10 @@ class Dispatch:
         # Those with whom this worker shares the operators' places.
         self._crew = Crew()
         self._unknown: set[str] = set()
-        # What the breakers did and the database does not have yet, in order.
+        # What the breakers did and the database does not have yet, in order; why it does not take it, where it refuses.
         self._changes: list[Change] = []
+        self.unnoted: str | None = None
+        self._note_again = False
 
     def look(self) -> None:
         """Something may be due: look at the store soon."""
@@ -122,12 +124,12 @@ class Dispatch:
         if self._rescue_before is not None:
             before, self._rescue_before = self._rescue_before, None
             await self.rescue(before)
-        while self._changes:
-            await self._record(self._changes.pop(0))
+            self._note_again = True
+        await self._record_all()
         if self._look and not self._stopping:
             self._look = False
             await self._survey()
-            if self._changes:
+            if self._changes and self.unnoted is None:
                 # They are written first, and known when the next claims are made.
                 return True
         done, self._done = self._done, []
@@ -183,6 +185,27 @@ class Dispatch:
                     self._arm(lane.rest_until)
             else:
                 self._arm(due_at)
+
+    async def _record_all(self) -> None:
+        """What is refused, since the journal can't be sealed, ends no delivery: it stands in its lane, and waits here.
+
+        With it waits what came after it, so that the order stays. If the power goes, the next start finds out anew.
+        """
+        if self.unnoted is not None and not self._note_again:
+            return
+        self._note_again = False
+        while self._changes:
+            change = self._changes[0]
+            try:
+                await self._record(change)
+            except Refused as refused:
+                if self.unnoted != str(refused):
+                    told = {"operator": change.operator, "verb": change.turn.value, "error": str(refused)}
+                    self._log.error("not_noted", **told, mend="then restart this worker; deliveries go on meanwhile")
+                self.unnoted = str(refused)
+                return
+            self._changes.pop(0)
+        self.unnoted = None
 
     async def _record(self, change: Change) -> None:
         """The breaker held an operator or let it go: the database has it too, for everybody and for our next start."""
