@@ -302,7 +302,14 @@ def _code(value: object) -> str | None:
 
 
 def judge(
-    claim: Claim, outcome: Outcome, schedule: Schedule, rule: Rule, closed: int = 0, *, probe: bool = False
+    claim: Claim,
+    outcome: Outcome,
+    schedule: Schedule,
+    rule: Rule,
+    closed: int = 0,
+    *,
+    probe: bool = False,
+    kept: int = 0,
 ) -> Verdict:
     """Deliver, retry until …, put off, or bury.
 
@@ -310,9 +317,10 @@ def judge(
     operator's own clock, which stands still then: the time less `closed`. So no pause uses a window up.
     `probe`: it was sent only to see whether a held operator is back. Where that is not, nothing is used up: it is due
     again at once, behind whatever waits for longer, and goes out when the hold lets it.
+    `kept`: how much of `closed` fell after the delivery was due; only asked for a fault of our own.
     """
     if outcome.ours:
-        return _put_off(claim, outcome)
+        return _put_off(claim, outcome, kept)
     reason, code, words = read_answer(outcome, rule)
     anchor_at = outcome.ended_at - closed if claim.anchor_at is None else claim.anchor_at
     said = Verdict(Verb.DELIVER, None, reason, code, words, anchor_at)
@@ -327,11 +335,14 @@ def judge(
     return said._replace(verb=Verb.BURY if due_at is None else Verb.RETRY, due_at=due_at)
 
 
-def _put_off(claim: Claim, outcome: Outcome) -> Verdict:
-    """A fault of our own: no attempt, and the time from when it was due until it is again is in no window."""
+def _put_off(claim: Claim, outcome: Outcome, kept: int) -> Verdict:
+    """A fault of our own: no attempt, and the time from when it was due until it is again is in no window.
+
+    What it was `kept` waiting by a pause or a hold meanwhile is in none already.
+    """
     # A token that can't be unlocked waits for a person; what keeps requests from leaving is often over soon.
     due_at = outcome.ended_at + (LONG_PUT_OFF if outcome.reason is Reason.CONFIG else PUT_OFF)
-    anchor_at = None if claim.anchor_at is None else claim.anchor_at + max(0, due_at - claim.due_at)
+    anchor_at = None if claim.anchor_at is None else claim.anchor_at + max(0, due_at - claim.due_at - kept)
     return Verdict(Verb.PUT_OFF, due_at, outcome.reason, anchor_at=anchor_at)
 
 

@@ -236,6 +236,46 @@ async def test_put_off_while_it_is_paused_it_waits_for_the_end_of_the_pause(tmp_
         assert at.row()[5:7] == ("delivered", 1)
 
 
+def turn(at: Bench, verb: str) -> None:
+    change = operators.stop if verb in ("pause", "hold") else operators.start
+    column = "paused_at" if verb in ("pause", "resume") else "held_at"
+    change(at.database, "acme", column, (verb, "tester", None), at.clock.now())
+
+
+# What happens between an attempt that failed and the claim behind which a fault of our own shows.
+WAITS: Mapping[str, Sequence[str | int]] = {
+    "open": [HOUR],
+    "paused before it is due": [1, "pause", 30 * SECOND, "resume", MINUTE],
+    "paused when it is due": [50 * SECOND, "pause", HOUR, "resume"],
+    "paused behind that": [50 * SECOND, "pause", 5 * SECOND, "resume", 1, "pause", HOUR, "resume"],
+    "paused, then held": [50 * SECOND, "pause", HOUR, "hold", "resume", HOUR, "release"],
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+async def test_a_pause_before_a_fault_of_our_own_makes_a_window_longer_once(tmp_path: Path, wait: str) -> None:
+    retry, breaker = '{ every = "60s", for = "3h" }', '{ failures = 1000, probe = "366d" }'
+    async with bench(tmp_path, NO, RESOLVER, NO, retry=retry, breaker=breaker) as at:
+        lane = at.dispatch.lanes["acme"]
+        turn(at, "pause")
+        await at.after(DAY)
+        turn(at, "resume")
+        await at.send(1)
+        due_at, open_until_due = at.clock.now() + MINUTE, 0
+        for step in WAITS[wait]:
+            if isinstance(step, str):
+                turn(at, step)
+                await at.look()
+            else:
+                open_until_due += 0 if lane.paused or lane.held else min(step, max(0, due_at - at.clock.now()))
+                await at.after(step)
+        assert at.sent == 2
+        await at.after(PUT_OFF)
+        assert (at.sent, at.row().attempts) == (3, 2)
+        closed = lane.closed(at.clock.now())
+        assert at.clock.now() - closed - columns(at.database)["anchor_at"] == open_until_due
+
+
 # The real wire: what it reports is put off.
 
 

@@ -283,7 +283,9 @@ class Dispatch:
         key_version, probe = lane.key_version, lane.held
         try:
             outcome = await self._attempts.make(lane, claim)
-            verdict = judge(claim, outcome, terms.schedule, terms.rule, lane.closed(outcome.ended_at), probe=probe)
+            closed = lane.closed(outcome.ended_at)
+            kept = lane.closed_within(claim.due_at, outcome.ended_at) if outcome.ours else 0
+            verdict = judge(claim, outcome, terms.schedule, terms.rule, closed, probe=probe, kept=kept)
         except Exception as error:
             # A bug of ours, and the request may be out: it counts as doubtful and is shown.
             self._log.exception("attempt_broke", id=claim.id, operator=claim.operator)

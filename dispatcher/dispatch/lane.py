@@ -1,5 +1,6 @@
 """One operator's share of the corridor: how much is under way, and whether anything may be sent to it now."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from dispatcher.dispatch.attempt import Form
 
 ALONE = Crew()
+# Times that it was paused or held; of what is further back, a put-off takes that it was open.
+REMEMBERED = 64
 
 
 class Turn(StrEnum):
@@ -39,9 +42,10 @@ class Lane:
 
     `hungry`: there may be something due that is not claimed yet. `proven`: an attempt has ended, the latest at
     `moved_at` and in `pace` (µs). `closed_since`, `closed_total` (µs): since when it is paused or held, and how long it
-    was before. `failures`: attempts that failed in a row. `cut_off`: the last request did not leave this machine.
-    While it is that, or held, nothing is sent before `rest_until`. `unwritten`: what the database does not have yet; it
-    stands all the same. `forms`: by message type, as it is needed.
+    was before; `closings`: the same for each time that this worker has heard of. `failures`: attempts that failed in a
+    row. `cut_off`: the last request did not leave this machine. While it is that, or held, nothing is sent before
+    `rest_until`. `unwritten`: what the database does not have yet; it stands all the same. `forms`: by message type, as
+    it is needed.
     """
 
     operator: Operator
@@ -62,6 +66,7 @@ class Lane:
     failures: int = 0
     closed_since: int | None = None
     closed_total: int = 0
+    closings: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     unwritten: list[Change] = field(default_factory=list)
     forms: "dict[str, Form]" = field(default_factory=dict)
 
@@ -96,6 +101,16 @@ class Lane:
         """For how long it was paused or held up to now (µs), in all."""
         return self.closed_total + (max(0, now - self.closed_since) if self.closed_since is not None else 0)
 
+    def closed_within(self, start: int, end: int) -> int:
+        """How much of that time (µs) it was paused or held, as far as this worker has heard: never more than it was."""
+        before = self.closed(start)
+        for since, total in reversed(self.closings):
+            if start >= since:
+                before = min(before, total + start - since)
+                break
+            before = total
+        return max(0, self.closed(end) - before)
+
     def take(self, fresh: "Lane") -> None:
         """New settings, for attempts that begin from now on; what is under way ends with those it began with."""
         self.operator, self.seal, self.transport, self.grant = fresh.operator, fresh.seal, fresh.transport, fresh.grant
@@ -107,6 +122,7 @@ class Lane:
         was_held, self.held = self.held, standing.held_at is not None
         self.paused = standing.paused_at is not None
         self.closed_since, self.closed_total = standing.closed_since, standing.closed_total
+        self._remember()
         for change in self.unwritten:
             self._turn(change)
         orphaned = self.held and self.operator.breaker is None
@@ -148,5 +164,11 @@ class Lane:
         self.held = change.turn is Turn.HOLD
         if self.held:
             self.closed_since = change.at if self.closed_since is None else min(self.closed_since, change.at)
+            self._remember()
         elif not self.paused:
             self.closed_total, self.closed_since = self.closed(change.at), None
+
+    def _remember(self) -> None:
+        known = self.closings[-1] if self.closings else None
+        if self.closed_since is not None and known != (self.closed_since, self.closed_total):
+            self.closings.append((self.closed_since, self.closed_total))
