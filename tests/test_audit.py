@@ -126,6 +126,11 @@ def test_it_stands_when_retention_has_deleted_what_ended_well(story: Database) -
     assert (seen.rows[Check.JOURNAL], seen.absent) == (8, 3)
 
 
+def test_what_is_out_of_scope_is_no_orphan(story: Database) -> None:
+    for scope in (Scope(operator="bolt"), Scope(since=NOW + DAY), Scope(since=NOW + 1)):
+        assert faults(story, scope) == set()
+
+
 # Every check is seen red.
 
 _YES, _NO = "{yes}", "{no}"
@@ -144,7 +149,7 @@ CORRUPTIONS: Mapping[str, tuple[Check, str]] = {
     "pending without a due time": (Check.STATUS, delivery(8, "due_at = NULL")),
     "sending without a token": (Check.STATUS, delivery(7, "token = NULL")),
     "delivered without an end": (Check.STATUS, delivery(1, "finished_at = NULL")),
-    "of a status that is none": (Check.STATUS, delivery(5, "status = 'gone'")),
+    "of a status that is none": (Check.STATUS, delivery(5, "status = 'gone', finished_at = NULL")),
     "a run that begins too late": (Check.STATUS, delivery(5, "run_from = 9")),
     "delivered and in a line": (Check.STATUS, delivery(1, f"in_line = {_YES}, sequence = 'q'")),
     "in a line of none": (Check.STATUS, delivery(8, "sequence = NULL")),
@@ -171,6 +176,7 @@ CORRUPTIONS: Mapping[str, tuple[Check, str]] = {
     "a doubt wiped out": (Check.AMBIGUOUS, delivery(5, f"ambiguous = {_NO}")),
     "a doubt made up": (Check.AMBIGUOUS, delivery(1, f"ambiguous = {_YES}")),
     "an attempt without its doubt": (Check.AMBIGUOUS, tried(5, 4, f"ambiguous = {_NO}")),
+    "a doubt about what succeeded": (Check.AMBIGUOUS, tried(1, 1, f"ambiguous = {_YES}")),
     "a late one beside nobody": (Check.LATE, f"UPDATE attempts SET n = 9 WHERE late = {_YES}"),
     "an attempt before its acceptance": (Check.TIMES, tried(5, 1, "started_at = 1")),
     "attempts that change places": (Check.TIMES, tried(5, 3, "started_at = started_at - 3600000000")),
