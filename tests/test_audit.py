@@ -129,6 +129,9 @@ def test_it_stands_when_retention_has_deleted_what_ended_well(story: Database) -
 def test_what_is_out_of_scope_is_no_orphan(story: Database) -> None:
     for scope in (Scope(operator="bolt"), Scope(since=NOW + DAY), Scope(since=NOW + 1)):
         assert faults(story, scope) == set()
+    anothers = "UPDATE deliveries SET operator = 'bolt' WHERE key = '1'"
+    found = altered(story, anothers, scope=Scope(operator="acme"))
+    assert {Check.ORPHANS, Check.NUMBERS}.isdisjoint(one.check for one in found)
 
 
 # Every check is seen red.
@@ -154,6 +157,9 @@ CORRUPTIONS: Mapping[str, tuple[Check, str]] = {
     "delivered and in a line": (Check.STATUS, delivery(1, f"in_line = {_YES}, sequence = 'q'")),
     "in a line of none": (Check.STATUS, delivery(8, "sequence = NULL")),
     "parked and dead": (Check.STATUS, delivery(5, f"parked = {_YES}")),
+    "sending without a worker": (Check.STATUS, delivery(7, "worker = NULL")),
+    "a probe that is no attempt": (Check.STATUS, delivery(8, "probes = 1")),
+    "dead and parked in its line": (Check.STATUS, delivery(9, "status = 'dead', due_at = NULL, finished_at = 1")),
     "an attempt taken out": (Check.ATTEMPTS, f"DELETE FROM attempts WHERE {_ITS.format(5)} AND n = 2"),
     "the last attempt taken out": (Check.ATTEMPTS, f"DELETE FROM attempts WHERE {_ITS.format(5)} AND n = 4"),
     "an attempt numbered anew": (Check.ATTEMPTS, tried(5, 3, "n = 7")),
