@@ -126,6 +126,14 @@ def test_it_stands_when_retention_has_deleted_what_ended_well(story: Database) -
     assert (seen.rows[Check.JOURNAL], seen.absent) == (8, 3)
 
 
+def test_what_is_out_of_scope_is_no_orphan(story: Database) -> None:
+    for scope in (Scope(operator="bolt"), Scope(since=NOW + DAY), Scope(since=NOW + 1)):
+        assert faults(story, scope) == set()
+    anothers = "UPDATE deliveries SET operator = 'bolt' WHERE key = '1'"
+    found = altered(story, anothers, scope=Scope(operator="acme"))
+    assert {Check.ORPHANS, Check.NUMBERS}.isdisjoint(one.check for one in found)
+
+
 # Every check is seen red.
 
 _YES, _NO = "{yes}", "{no}"
@@ -144,11 +152,14 @@ CORRUPTIONS: Mapping[str, tuple[Check, str]] = {
     "pending without a due time": (Check.STATUS, delivery(8, "due_at = NULL")),
     "sending without a token": (Check.STATUS, delivery(7, "token = NULL")),
     "delivered without an end": (Check.STATUS, delivery(1, "finished_at = NULL")),
-    "of a status that is none": (Check.STATUS, delivery(5, "status = 'gone'")),
+    "of a status that is none": (Check.STATUS, delivery(5, "status = 'gone', finished_at = NULL")),
     "a run that begins too late": (Check.STATUS, delivery(5, "run_from = 9")),
     "delivered and in a line": (Check.STATUS, delivery(1, f"in_line = {_YES}, sequence = 'q'")),
     "in a line of none": (Check.STATUS, delivery(8, "sequence = NULL")),
     "parked and dead": (Check.STATUS, delivery(5, f"parked = {_YES}")),
+    "sending without a worker": (Check.STATUS, delivery(7, "worker = NULL")),
+    "a probe that is no attempt": (Check.STATUS, delivery(8, "probes = 1")),
+    "dead and parked in its line": (Check.STATUS, delivery(9, "status = 'dead', due_at = NULL, finished_at = 1")),
     "an attempt taken out": (Check.ATTEMPTS, f"DELETE FROM attempts WHERE {_ITS.format(5)} AND n = 2"),
     "the last attempt taken out": (Check.ATTEMPTS, f"DELETE FROM attempts WHERE {_ITS.format(5)} AND n = 4"),
     "an attempt numbered anew": (Check.ATTEMPTS, tried(5, 3, "n = 7")),
@@ -171,6 +182,7 @@ CORRUPTIONS: Mapping[str, tuple[Check, str]] = {
     "a doubt wiped out": (Check.AMBIGUOUS, delivery(5, f"ambiguous = {_NO}")),
     "a doubt made up": (Check.AMBIGUOUS, delivery(1, f"ambiguous = {_YES}")),
     "an attempt without its doubt": (Check.AMBIGUOUS, tried(5, 4, f"ambiguous = {_NO}")),
+    "a doubt about what succeeded": (Check.AMBIGUOUS, tried(1, 1, f"ambiguous = {_YES}")),
     "a late one beside nobody": (Check.LATE, f"UPDATE attempts SET n = 9 WHERE late = {_YES}"),
     "an attempt before its acceptance": (Check.TIMES, tried(5, 1, "started_at = 1")),
     "attempts that change places": (Check.TIMES, tried(5, 3, "started_at = started_at - 3600000000")),
@@ -251,9 +263,42 @@ def test_what_was_altered_is_found(story: Database, what: str) -> None:
     assert faults(story) == set(), "and nothing of it was kept"
 
 
-@pytest.mark.sqlite_only
+def in_lines(found: list[Finding]) -> list[str | None]:
+    return [finding.key for finding in found if finding.check is Check.LINES]
+
+
+def test_a_dead_letter_holds_up_those_that_came_after_it_and_nobody_else(story: Database) -> None:
+    dead = "status = 'dead', due_at = NULL, finished_at = 1"
+    assert in_lines(altered(story, delivery(8, dead))) == []
+    assert in_lines(altered(story, delivery(8, f"parked = {_YES}"), delivery(9, f"parked = {_NO}, {dead}"))) == ["8"]
+    assert in_lines(altered(story, delivery(8, dead), delivery(9, f"parked = {_NO}"))) == []
+
+
+def test_an_operator_that_was_released_past_the_journal_is_found(story: Database) -> None:
+    operators.stop(story, "acme", "held_at", ("hold", "breaker", None), NOW)
+    assert faults(story) == set()
+    (found,) = altered(story, "UPDATE operators SET held_at = NULL")
+    assert (found.check, found.told) == (Check.OPERATORS, "the journal's last word is hold, its row says no such")
+    operators.start(story, "acme", "held_at", ("release", "breaker", None), NOW)
+    assert faults(story) == set()
+
+
+def test_a_claim_is_missed_by_nobody_whose_worker_lives_or_where_nobody_lives(story: Database) -> None:
+    def found(claim: str, crew: str = "seen_at = seen_at") -> bool:
+        every = altered(story, delivery(7, claim), f"UPDATE workers SET {crew}")
+        return Check.CLAIMS in {finding.check for finding in every}
+
+    assert found("worker = 5, claimed_at = 1")
+    assert not found("worker = 99, claimed_at = 1")
+    # On a file nobody beats: its worker has taken over everything when it came.
+    assert found("worker = 5, claimed_at = 1", "seen_at = 1") == (STORES.current is None)
+
+
 def test_a_row_that_was_taken_out_of_a_file_leaves_its_number(story: Database) -> None:
     gone = ["DELETE FROM attempts WHERE " + _ITS.format(6), "DELETE FROM deliveries WHERE key = '6'"]
+    if STORES.current is not None:
+        assert altered(story, *gone) == [], "a server leaves out numbers by itself"
+        return
     (found,) = altered(story, *gone)
     assert (found.check, found.key) == (Check.NUMBERS, "7")
     later = altered(story, *gone, scope=Scope(keep=DAY), now=NOW + 3 * DAY)

@@ -125,11 +125,17 @@ def test_an_audit_beside_a_daemon_with_traffic_finds_nothing_wrong(tmp_path: Pat
 # The head, as the daemon tells it.
 
 
+@pytest.fixture
+def no_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that stands still is a jump, after which every round is called."""
+    monkeypatch.setattr("dispatcher.rounds.WATCH_SECONDS", 3600.0)
+
+
 @asynccontextmanager
 async def running(at: Bench) -> AsyncIterator[None]:
     """The daemon with everything that is in it, to its clean end."""
     run = asyncio.create_task(at.daemon.run())
-    await until(lambda: run.done() or bool(at.told("journal")))
+    await until(lambda: run.done() or bool(at.told("running")))
     yield
     assert not run.done(), "nothing ends it but a stop"
     at.dispatch.stop()
@@ -140,10 +146,11 @@ def heads(at: Bench) -> list[str]:
     return [one["head"] for one in at.told("journal")]
 
 
+@pytest.mark.usefixtures("no_jump")
 async def test_the_daemon_logs_the_head_when_it_starts_and_when_operators_change(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path)) as at, running(at):
         first = str(read_head(at.database))
-        assert heads(at) == [first]
+        await until(lambda: heads(at) == [first])
         operators.stop(at.database, "acme", "paused_at", ("pause", "ada", None), at.clock.now())
         at.dispatch.look()
         await until(lambda: len(heads(at)) > 1)
@@ -151,12 +158,14 @@ async def test_the_daemon_logs_the_head_when_it_starts_and_when_operators_change
         assert heads(at)[1].startswith("2:")
 
 
+@pytest.mark.usefixtures("no_jump")
 async def test_what_is_done_by_hand_is_in_the_logged_head_within_a_minute(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path, retry="{ delays = [] }")) as at:
         at.acme.respond(500)
         await at.send(1)
         assert at.row().status == "dead"
         async with running(at):
+            await until(lambda: len(heads(at)) == 1)
             job = at.daemon.rounds.scheduler.get_job("journal")
             assert timedelta(seconds=HEAD_SECONDS) == job.trigger.interval <= timedelta(minutes=1)
             ledger.resolve(at.database, [at.row()], "ada", "agreed", at.clock.now())
