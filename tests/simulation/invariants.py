@@ -9,7 +9,8 @@ from tests.simulation.loop import Process, World
 from tests.simulation.machine import Link
 from tests.simulation.operators import Delivery, Operators, Sent
 from tests.simulation.rows import ATTEMPTS, DELIVERIES, KEY, OPERATORS, Closed, Made, Seen, due_again
-from tests.simulation.settings import RETENTION, length
+from tests.simulation.settings import RETENTION
+from tests.simulation.windows import Windows
 
 
 class Watch:
@@ -36,7 +37,7 @@ class Watch:
         self.decided: dict[int, int] = {}
         self.claimant: dict[int, Process | None] = {}
         self.adopted: set[int] = set()
-        self.put_off: set[int] = set()
+        self.windows = Windows(world, self.closed)
         self.swept: set[Delivery] = set()
         self._moves: dict[tuple[str, str], Callable[[Seen, Seen, Process | None], None]] = {
             ("pending", "pending"): self._waits,
@@ -88,6 +89,7 @@ class Watch:
                 fresh.ever = since is not None or total > 0 or was.ever
                 fresh.paused_from = self.world.now if was.paused_at is None else was.paused_from
                 self.closed[name] = fresh
+                self.windows.history[name].append(fresh)
                 self.world.tell(self.world.current, f"{name}: paused {paused_at} held {held_at} closed {since} {total}")
 
     def _forbidden(self, old: Seen, row: Seen, actor: Process | None) -> None:
@@ -159,15 +161,9 @@ class Watch:
         )
 
     def _check_budget(self, row: Seen) -> None:
-        schedule, cut_off = self._schedule(row), 0
-        if not isinstance(schedule, Delays):
-            # A window is longer by what the clock was set back. And where the operator was paused while a delivery
-            # waited that was put off then, the product counts that time twice in its favour.
-            if self.world.set_back or (row.id in self.put_off and self.closed[row.operator].ever):
-                return
-            cut_off = sum(one.reason == "interrupted" for one in self._made(row) if one.n > row.run_from)
-        if row.attempts - row.run_from - row.probes - cut_off > length(schedule):
-            self.blame("budget", f"{row}: {row.attempts - row.run_from} attempts, {row.probes} of them probes")
+        told = self.windows.overrun(row, self._made(row), self._schedule(row))
+        if told is not None:
+            self.blame("budget", f"{row}: {told}")
 
     def _schedule(self, row: Seen) -> Schedule:
         return self.settings[row.operator].terms[row.type].schedule
@@ -244,7 +240,7 @@ class Watch:
         if sent is None or sent.kind != "ours":
             self.blame("put_off", f"{row} was put off, and {sent and sent.kind} was no fault of ours")
             return
-        self.put_off.add(row.id)
+        self.windows.put_off(row, actor)
         due = sent.ended_wall + PUT_OFF
         if row.due_at != due and (row.status != "sending" or due > (row.claimed_at or 0)):
             self.blame("put_off", f"{row} was put off to {row.due_at}")
@@ -293,19 +289,22 @@ class Watch:
         if row.probes > old.probes:
             if not closed.ever:
                 self.blame("budget", f"{row} was a probe, and {row.operator} was never held")
-            expected: int | None = ended
+            expected: set[int | None] = {ended}
             exact = True
         else:
             if old.anchor_at is None and not closed.ever and row.anchor_at != ended:
                 self.blame("schedule", f"{row} is measured from {row.anchor_at}, its first attempt ended at {ended}")
-            expected, exact = due_again(row, sent, self._schedule(row), closed)
+            # By what is known now, or as it was when the attempt ended.
+            states = self.windows.since(row.operator, sent.ended or 0)
+            reckoned = [due_again(row, sent, self._schedule(row), one) for one in states]
+            expected, exact = {due for due, _ in reckoned}, all(clear for _, clear in reckoned)
         if row.status == "sending":
             # It was due again by the time that this was written, and claimed by the same turn.
-            if exact and (expected is None or expected > (row.claimed_at or 0)):
+            if exact and all(due is None or due > (row.claimed_at or 0) for due in expected):
                 self.blame("early", f"{row} is due at {expected} by its schedule, and is claimed at {row.claimed_at}")
         elif row.due_at is not None and row.due_at < ended:
             self.blame("early", f"{row} is due at {row.due_at}, and its last attempt ended at {ended}")
-        elif exact and row.due_at != expected:
+        elif exact and row.due_at not in expected:
             self.blame("schedule", f"{row} is due at {row.due_at}, by its schedule at {expected}")
 
     # At the end.

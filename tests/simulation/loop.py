@@ -186,7 +186,8 @@ class World:
         self.jumped = 0
         # How far the clock was ahead at most (µs).
         self.farthest = 0
-        self.set_back = False
+        # By how much it was set back, in all (µs).
+        self.lost = 0
         self.current: Process | None = None
         self.violation: Violation | None = None
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -213,7 +214,7 @@ class World:
 
     def jump(self, by: int) -> None:
         self.jumped += by
-        self.set_back |= by < 0
+        self.lost += max(0, -by)
         self.farthest = max(self.farthest, self.jumped)
         self.tell(None, f"the clock jumps by {by}")
 

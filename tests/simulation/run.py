@@ -1,6 +1,8 @@
 """One seed, from an empty store to what became of it."""
 
+import asyncio
 import gc
+import logging
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
@@ -10,6 +12,14 @@ from tests.simulation.machine import Memory, virtual
 from tests.simulation.town import Town
 
 _COLLECTED_EVERY = 50
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Of a round that ended with its process nobody is told."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+
+
+logging.getLogger("apscheduler.executors.default").addFilter(_is_told)
 
 
 class End(NamedTuple):

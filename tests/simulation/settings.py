@@ -9,7 +9,6 @@ from random import Random
 from dispatcher.clock import HOUR, SECOND
 from dispatcher.config import Config, read_config
 from dispatcher.place import Server
-from dispatcher.policy import Delays, Interval, Schedule
 from dispatcher.secret import Secret
 
 VARIANTS = 64
@@ -72,12 +71,3 @@ def configuration(variant: int, generations: tuple[int, ...], shared: bool) -> C
     tables = [_operator(chance, name, generation) for name, generation in zip(names, generations, strict=False)]
     config = read_config(tomllib.loads("\n".join([text, *tables])), FOLDER / "config.toml")
     return replace(config, database=Server(Secret(""), "the simulated server")) if shared else config
-
-
-def length(schedule: Schedule) -> int:
-    """How many attempts of a run it grants at most, with those that were cut off or probes left out."""
-    match schedule:
-        case Delays():
-            return 1 + len(schedule.delays)
-        case Interval():
-            return 2 + schedule.window // schedule.every

@@ -80,6 +80,7 @@ class Town:
             self.operators.moods[name] = "well"
         self.names = list(config.operators)
         self.watch = Watch(self.world, memory.link, self.operators, config.operators, config.concurrency)
+        self.watch.windows.clocks = 2 if self.shared else 1
         memory.link.committed = self.watch.look
         self.world.storing = self.storing  # type: ignore[method-assign]
         self.people = Process(self.world, "people")
