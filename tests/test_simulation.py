@@ -86,9 +86,9 @@ def respelled(statement: Spelled, old: str, new: str) -> Spelled:
 def lost_accept(plant: Plant) -> None:
     real = corridor._accept
 
-    def accept(database: Any, events: Any, now: int) -> list[Fate]:
+    def accept(database: Any, events: Any, now: int, told: Any) -> list[Fate]:
         try:
-            fates: list[Fate] = real(database, events, now)
+            fates: list[Fate] = real(database, events, now, told)
             return fates
         except StoreUnavailable:
             return [Fate.ACCEPTED] * len(events)

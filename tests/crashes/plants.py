@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dispatcher.cli import enqueue
+from dispatcher.accept import intake
 from dispatcher.dispatch import Dispatch
 from dispatcher.policy import Reason
 from dispatcher.store import corridor
@@ -22,7 +22,7 @@ def _promise_early(tripwire: Tripwire) -> None:
 
         return accept
 
-    around(enqueue, "accept", accepting)
+    around(intake, "accept", accepting)
 
 
 def _half_batches(_tripwire: Tripwire) -> None:
@@ -35,7 +35,7 @@ def _half_batches(_tripwire: Tripwire) -> None:
 
         return accept
 
-    around(enqueue, "accept", accepting)
+    around(intake, "accept", accepting)
 
 
 def _claim_unwritten(tripwire: Tripwire) -> None:

@@ -176,7 +176,7 @@ def wire_the_wire(tripwire: Tripwire) -> None:
 
 def wire_the_promise(tripwire: Tripwire) -> None:
     """Around what `enqueue` accepts: the keys of a batch that begins, and that it may be counted as accepted."""
-    from dispatcher.cli import enqueue
+    from dispatcher.accept import intake
 
     def accepting(inner: Callable[..., Any]) -> Callable[..., Any]:
         def accept(database: Any, events: Sequence[Any], now: int) -> Any:
@@ -187,4 +187,4 @@ def wire_the_promise(tripwire: Tripwire) -> None:
 
         return accept
 
-    around(enqueue, "accept", accepting)
+    around(intake, "accept", accepting)
