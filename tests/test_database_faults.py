@@ -240,7 +240,11 @@ def backend_killed(scene: ServerScene) -> Iterator[None]:
 
 @contextmanager
 def cut(scene: ServerScene) -> Iterator[None]:
-    scene.proxy.cut_all()
+    """Again until it is told: what is cut while nobody uses it may be replaced unseen."""
+    told = len(scene.daemon.told("store_unavailable"))
+    while len(scene.daemon.told("store_unavailable")) == told:
+        scene.proxy.cut_all()
+        time.sleep(0.02)
     yield
 
 
@@ -451,16 +455,21 @@ def live_through(scene: Scene, fault: Fault, record: Record) -> None:
     sent, since = scene.posts(), len(scene.daemon.lines)
     keys = scene.hand_in(80)
     until(lambda: scene.posts() >= sent + 16)
-    with fault.holding(scene):
-        if fault.told:
-            trouble = until(scene.trouble)
-            until(lambda: re.search(fault.told, scene.trouble()), told=scene.trouble)
-            assert str(scene.story.database) in trouble or "postgresql://" in trouble
-            record("readyz", scene.trouble())
-            assert scene.daemon.get("/healthz").status_code == 200
-        if fault.takes:
-            keys += scene.hand_in(10)
-        settled = len(scene.told("attempt", since))
+    try:
+        with fault.holding(scene):
+            if fault.told:
+                trouble = until(scene.trouble)
+                until(lambda: re.search(fault.told, scene.trouble()), told=scene.trouble)
+                assert str(scene.story.database) in trouble or "postgresql://" in trouble
+                record("readyz", scene.trouble())
+                assert scene.daemon.get("/healthz").status_code == 200
+            if fault.takes:
+                keys += scene.hand_in(10)
+            settled = len(scene.told("attempt", since))
+    except pytest.skip.Exception:
+        # The next story begins where nothing waits.
+        until(lambda: scene.receiver.booked().keys() >= set(keys), told=scene.last)
+        raise
     ended = time.monotonic()
     until(lambda: len(scene.told("attempt", since)) > settled, told=scene.last)
     record("seconds", round(time.monotonic() - ended, 2))
