@@ -11,6 +11,7 @@ from typing import Any
 from dispatcher.broom import SWEEP_SECONDS, Broom
 from dispatcher.clock import Clock
 from dispatcher.config import Config, load_config
+from dispatcher.console import Desk, routes
 from dispatcher.dispatch import Attempts, Dispatch, Lane
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
@@ -240,7 +241,8 @@ class Daemon:
         bound = bind(self.config.listen)
         web = self.config.web
         api = Api(self.database, self.clock, web, lambda: self._operators, self._vault.lock, self.log)
-        async with api.working(), serving(bound, application(self.not_ready, api), web) as url:
+        desk = Desk(self.database, self.clock, api.ask, lambda: self._operators, self.not_ready, self.log)
+        async with api.working(), serving(bound, application(self.not_ready, api, routes(desk)), web) as url:
             yield url
 
     def _obey_signals(self) -> None:

@@ -15,7 +15,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {"errors", "clock", "events", "policy", "crypto", "egress", "secret", "settings", "presets", "readers"}
         )
-        | {"operator", "place", "apikey"},
+        | {"operator", "place", "apikey", "account"},
     ),
     ("doors out", frozenset({"seal", "wire", "store", "telemetry", "tls"})),
     ("protocols", frozenset({"protocols"})),
@@ -24,7 +24,20 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "street side",
         frozenset(
-            {"app", "receiver", "demo", "web", "cli", "lang", "rows", "verify", "outbox", "__main__", "__init__"}
+            {
+                "app",
+                "receiver",
+                "demo",
+                "web",
+                "console",
+                "cli",
+                "lang",
+                "rows",
+                "verify",
+                "outbox",
+                "__main__",
+                "__init__",
+            }
         ),
     ),
 )
@@ -39,12 +52,14 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "h11": frozenset({"receiver"}),
     "httptools": frozenset({"wire"}),
     "httpx": frozenset({"wire"}),
+    "jinja2": frozenset({"console"}),
+    "markupsafe": frozenset({"console"}),
     "msgspec": frozenset({"events"}),
     "orjson": frozenset({"protocols", "telemetry", "store", "cli", "rows", "web"}),
     "psycopg": frozenset({"store"}),
     "rich": frozenset({"cli", "demo"}),
     "sqlalchemy": frozenset({"store", "outbox"}),
-    "starlette": frozenset({"web"}),
+    "starlette": frozenset({"web", "console"}),
     "structlog": frozenset({"telemetry"}),
     "uvicorn": frozenset({"web"}),
     "uvloop": frozenset({"cli", "app"}),

@@ -11,6 +11,7 @@ import click
 
 from dispatcher.cli.common import actor, config_option, guarded, read_configuration
 from dispatcher.config import Config, LogFormat
+from dispatcher.console import Desk, routes
 from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
 from dispatcher.roster import Roster, load, open_vault, provision
 from dispatcher.store.engine import Database, open_database
@@ -48,10 +49,10 @@ def command(config_path: Path) -> None:
     gc.set_threshold(50_000, 20, 20)
     # The committer's thread asks for Python's lock a few times in each transaction.
     sys.setswitchinterval(0.0005)
-    uvloop.run(Desk(config, database, log).serve())
+    uvloop.run(Front(config, database, log).serve())
 
 
-class Desk:
+class Front:
     """What the daemon has in passing, and this has to look after by itself: the operators in force, and the time."""
 
     def __init__(self, config: Config, database: Database, log: Log) -> None:
@@ -102,7 +103,9 @@ class Desk:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         api = Api(self._database, self._clock, config.web, lambda: self._operators, self._vault.lock, self._log)
         looking = asyncio.create_task(self._looking())
-        async with api.working(), serving(bound, application(self.not_ready, api), config.web) as url:
+        desk = Desk(self._database, self._clock, api.ask, lambda: self._operators, self.not_ready, self._log)
+        app = application(self.not_ready, api, routes(desk))
+        async with api.working(), serving(bound, app, config.web) as url:
             told = {"database": str(config.database), "operators": len(self._operators)}
             self._log.info("serving", web=url, worker=False, **told)
             await ended.wait()

@@ -28,7 +28,7 @@ from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
 # The newest of the revisions in `migrations`, which tells how to add one.
-REVISION = "0004"
+REVISION = "0005"
 
 metadata = MetaData()
 # SQLite counts rows by itself only where their number is an Integer.
@@ -235,4 +235,31 @@ api_keys = Table(
     Column("revoked_at", BigInteger),
     # To the minute.
     Column("last_used_at", BigInteger),
+)
+
+# Who may use the console. `password` is what scrypt makes of it. A disabled account stays, for what was done under it.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("role", String, nullable=False),
+    # The only operator that it sees.
+    Column("operator", String),
+    Column("password", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("disabled_at", BigInteger),
+    Column("last_login_at", BigInteger),
+    CheckConstraint("role IN ('admin', 'support', 'operator')", name="role_is_known"),
+    CheckConstraint("(role = 'operator') = (operator IS NOT NULL)", name="bound_by_its_role"),
+)
+
+# Who is logged in. Of the token that the browser has only the hash is kept. `seen_at`: to the minute.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("account", String, ForeignKey("accounts.name"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
 )

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as Asgi
 
@@ -72,7 +72,7 @@ class Api:
         self.doorman = Doorman(database, asyncio.to_thread, clock, web.rate, ticks)
         self._threads = ThreadPoolExecutor(LOOKERS, thread_name_prefix="web")
         self._looking = 0
-        door, counter = Door(self.committer, operators, lock), Counter(database, clock, self._ask)
+        door, counter = Door(self.committer, operators, lock), Counter(database, clock, self.ask)
         self.ways = (
             Way("POST", "/v1/events", "enqueue", Scope.ENQUEUE, door.one),
             Way("POST", "/v1/events/batch", "enqueueBatch", Scope.ENQUEUE, door.many),
@@ -82,7 +82,7 @@ class Api:
             Way("POST", "/v1/deliveries/{id}/resolve", "resolveDelivery", Scope.ADMIN, counter.resolve),
         )
 
-    async def _ask(self, function: Callable[..., Any], *given: object) -> Any:
+    async def ask(self, function: Callable[..., Any], *given: object) -> Any:
         if self._looking >= MOST_LOOKING:
             raise Busy
         self._looking += 1
@@ -165,8 +165,8 @@ def request_id_of(request: Request) -> str:
     return given if 0 < len(given) <= 64 and plain else token_hex(8)
 
 
-def application(faults: Faults, api: Api | None = None) -> Starlette:
-    """`/healthz`: the process answers. `/readyz`: 200, or 503 with what keeps it from working. And the API."""
+def application(faults: Faults, api: Api | None = None, pages: Sequence[BaseRoute] = ()) -> Starlette:
+    """`/healthz`: the process answers. `/readyz`: 200, or 503 with what keeps it from working. The API, and `pages`."""
 
     async def healthz(_request: Request) -> JSONResponse:
         return JSONResponse({"status": "alive"})
@@ -183,7 +183,7 @@ def application(faults: Faults, api: Api | None = None) -> Starlette:
             return JSONResponse(spec)
 
         routes += [Route("/openapi.json", openapi), *_routes(api, api.ways)]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _unrouted})
+    app = Starlette(routes=[*routes, *pages], exception_handlers={HTTPException: _unrouted})
     # A path with another's slash is another path.
     app.router.redirect_slashes = False
     return app

@@ -1,0 +1,111 @@
+"""Accounts of the console: who somebody is, what they may do, how a password is kept. Pure but for chance.
+
+Unlike an API key a password is chosen by a person, so it can be guessed: what is kept is made slow to try (scrypt).
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cache
+from typing import NamedTuple
+
+from dispatcher.secret import Secret
+
+
+class Role(StrEnum):
+    """`operator`: the operator's own people, who look at what is theirs."""
+
+    ADMIN = "admin"
+    SUPPORT = "support"
+    OPERATOR = "operator"
+
+
+class Power(StrEnum):
+    """Look; replay and resolve; pause and resume operators; make accounts."""
+
+    VIEW = "view"
+    MEND = "mend"
+    STEER = "steer"
+    GOVERN = "govern"
+
+
+GRANTED: Mapping[Role, frozenset[Power]] = {
+    Role.ADMIN: frozenset(Power),
+    Role.SUPPORT: frozenset({Power.VIEW, Power.MEND, Power.STEER}),
+    Role.OPERATOR: frozenset({Power.VIEW}),
+}
+
+# 32 MiB and some 0.2 s a try: the cost that OWASP names for scrypt at 32 MiB.
+_N, _R, _P = 2**15, 8, 3
+_MEMORY = 64 * 1024 * 1024
+SHORTEST = 12
+LONGEST = 256
+
+
+class Account(NamedTuple):
+    """One account; times in µs. `operator`: the only one that it sees, exactly with the role of that name."""
+
+    name: str
+    role: Role
+    operator: str | None
+    password: str
+    created_at: int
+    changed_at: int
+    disabled_at: int | None = None
+    last_login_at: int | None = None
+
+    def may(self, power: Power) -> bool:
+        return power in GRANTED[self.role]
+
+    def sees(self, operator: str) -> bool:
+        return self.operator in (None, operator)
+
+    def __repr__(self) -> str:
+        return f"Account({self.name}, {self.role}, {self.operator})"
+
+
+def sealed(password: Secret) -> str:
+    """What is kept of a password: the parameters, the salt and what scrypt makes of them."""
+    salt = secrets.token_bytes(16)
+    return "$".join(("scrypt", str(_N), str(_R), str(_P), _text(salt), _text(_scrypt(password, salt, _N, _R, _P))))
+
+
+def _scrypt(password: Secret, salt: bytes, n: int, r: int, p: int) -> bytes:
+    given = password.reveal().encode("utf-8", "surrogatepass")
+    return hashlib.scrypt(given, salt=salt, n=n, r=r, p=p, maxmem=_MEMORY, dklen=32)
+
+
+def _text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+@cache
+def _nobodys() -> str:
+    """Compared with where there is no such account, so that an unknown name takes as long as a wrong password."""
+    return sealed(Secret(secrets.token_hex(16)))
+
+
+def proves(password: Secret, account: Account | None) -> bool:
+    """Whether this is the account's password. Takes as long for nobody's; some 0.2 s, so not on the event loop."""
+    in_force = account if account is not None and account.disabled_at is None else None
+    _, n, r, p, salt, made = (_nobodys() if in_force is None else in_force.password).split("$")
+    tried = _scrypt(password, base64.b64decode(salt), int(n), int(r), int(p))
+    return hmac.compare_digest(tried, base64.b64decode(made)) and in_force is not None
+
+
+def fresh_token() -> Secret:
+    """What the browser keeps of a session: 256 random bits."""
+    return Secret(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("="))
+
+
+def digest(token: str) -> bytes:
+    """What the store keeps of it."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def form_token(token: str) -> str:
+    """What a session's own forms carry, and no other site's can know."""
+    return hmac.new(token.encode("utf-8", "surrogatepass"), b"form", hashlib.sha256).hexdigest()

@@ -1,0 +1,46 @@
+"""The pages' own words. What tables say is in `lang`; both languages have the same names (a test holds it)."""
+
+from collections.abc import Mapping
+
+WORDS: Mapping[str, Mapping[str, str]] = {
+    "en": {
+        "title": "Dispatcher",
+        "login": "Log in",
+        "logout": "Log out",
+        "account": "Account",
+        "password": "Password",
+        "wrong_login": "This name and password are no account's in force.",
+        "overview": "Overview",
+        "flow": "Wallet flow",
+        "dead_letters": "Dead letters",
+        "operators": "Operators",
+        "accounts": "Accounts",
+        "skip": "To the content",
+        "other_language": "中文",
+        "refused": "Refused",
+        "no_page": "There is no such page.",
+        "not_yours": "This account may not do that.",
+        "form_old": "This form is not from this session: go back, reload the page, and send it again.",
+        "store_away": "The store can't be reached at this moment; try again.",
+    },
+    "zh": {
+        "title": "Dispatcher",
+        "login": "登录",
+        "logout": "退出登录",
+        "account": "账号",
+        "password": "密码",
+        "wrong_login": "账号或密码错误，或账号已停用。",
+        "overview": "概览",
+        "flow": "钱包流水",
+        "dead_letters": "通知失败",
+        "operators": "商户",
+        "accounts": "账号管理",
+        "skip": "跳到内容",
+        "other_language": "English",
+        "refused": "操作被拒绝",
+        "no_page": "页面不存在。",
+        "not_yours": "此账号无权执行该操作。",
+        "form_old": "表单已过期：请返回刷新页面后重新提交。",
+        "store_away": "暂时无法连接数据库，请稍后再试。",
+    },
+}
