@@ -253,7 +253,7 @@ def test_every_room_stands_on_one_floor() -> None:
         ("receiver.py", "import rich.table", "receiver imports rich, which belongs to cli and demo"),
         ("wire.py", "import h11", "wire imports h11, which belongs to receiver"),
         ("app.py", "import uvicorn", "app imports uvicorn, which belongs to web"),
-        ("receiver.py", "import starlette.routing", "receiver imports starlette, which belongs to web"),
+        ("receiver.py", "import starlette.routing", "receiver imports starlette, which belongs to console and web"),
         ("events.py", "import orjson", "events imports orjson, which belongs to cli and protocols and rows"),
         ("web.py", "import uvloop", "web imports uvloop, which belongs to app and cli"),
         ("policy.py", "x = 1\ndef f():\n    import httpx", "dispatcher/policy.py:3: policy imports httpx"),
