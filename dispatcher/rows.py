@@ -22,11 +22,23 @@ def amounts(row: Row) -> dict[str, str]:
     return {name: event[name] for name in protocol.amounts if name in event} if protocol else {}
 
 
+def figures(kind: str, body: str) -> dict[str, str]:
+    """What every type of a frozen event has in its own words: bet, win, net, game and business, as text."""
+    protocol = PROTOCOLS.get(kind)
+    event = orjson.loads(body)
+    return {name: str(event[own]) for name, own in protocol.columns.items() if own in event} if protocol else {}
+
+
 def as_json(row: Row) -> dict[str, object]:
     """A row as interface.md names its fields, with the event's amounts."""
     shown: dict[str, object] = {name: value for name, value in row._asdict().items() if name not in ("body", "parked")}
     shown |= {"ambiguous": bool(row.ambiguous), **amounts(row), "parked": bool(row.parked)}
     return shown | {name: iso(getattr(row, name)) for name in ("due_at", "accepted_at", "finished_at")}
+
+
+def json_line(row: Row) -> str:
+    """As NDJSON has it."""
+    return orjson.dumps(as_json(row), option=orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def event_of(row: Row) -> dict[str, object]:

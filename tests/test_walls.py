@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "cli",
                 "lang",
                 "rows",
+                "sheet",
                 "verify",
                 "outbox",
                 "__main__",

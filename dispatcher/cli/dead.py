@@ -1,7 +1,5 @@
 """`dispatcher dead`: what four attempts could not deliver, and what a person does about it."""
 
-import csv
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from typing import IO
 
 import click
 
+from dispatcher import sheet
 from dispatcher.cli.common import (
     actor,
     config_option,
@@ -26,14 +25,10 @@ from dispatcher.errors import Refused
 from dispatcher.lang import words
 from dispatcher.policy import Status, Verb
 from dispatcher.roster import open_vault
-from dispatcher.rows import FIELDS
+from dispatcher.rows import FIELDS, json_line
 from dispatcher.rows import as_json as row_as_json
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row, find, one, replay, resolve, sort_out
-
-# A spreadsheet takes the full-width signs of a Chinese keyboard for the others.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 
 
 @click.group(name="dead")
@@ -159,10 +154,8 @@ def export(
         if kind_of_file == "csv" and not as_json:
             _write_csv(file, rows)
         else:
-            import orjson
-
             for row in rows:
-                file.write(orjson.dumps(row_as_json(row)).decode() + "\n")
+                file.write(json_line(row))
 
 
 @contextmanager
@@ -179,18 +172,10 @@ def _opened(output: str) -> Iterator[IO[str]]:
 
 
 def _write_csv(file: IO[str], rows: Iterator[Row]) -> None:
-    file.write("\ufeff")
-    writer = csv.DictWriter(file, FIELDS, extrasaction="ignore")
-    writer.writeheader()
+    file.write(sheet.MARK + sheet.line(FIELDS))
     for row in rows:
-        writer.writerow({name: _harmless(value) for name, value in row_as_json(row).items()})
-
-
-def _harmless(value: object) -> object:
-    """A text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers."""
-    if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
+        told = row_as_json(row)
+        file.write(sheet.line(told.get(name) for name in FIELDS))
 
 
 def _chosen(database: Database, keys: tuple[str, ...], where: Filter) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dispatcher.clock import iso, to_datetime
+from dispatcher.console.log_words import LOG_WORDS
 from dispatcher.console.words import WORDS
 from dispatcher.events import printable
 from dispatcher.lang import words
@@ -43,7 +45,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"moment": _moment, "shown": _shown}
+    environment.filters |= {"moment": _moment, "shown": _shown, "grouped": _grouped}
     environment.globals["file"] = _file
     return environment
 
@@ -59,6 +61,11 @@ def _moment(at: int | None) -> Markup:
 def _shown(text: object) -> str:
     """Somebody else's text: control and direction characters are shown as what they are."""
     return printable(str(text))
+
+
+def _grouped(amount: object) -> str:
+    """Decimal text, or a number, with its thousands set apart; nothing for None."""
+    return "" if amount is None else format(Decimal(str(amount)), ",f")
 
 
 def _file(name: str) -> str:
@@ -88,7 +95,7 @@ class Look:
 
     def __init__(self, language: str) -> None:
         self.language = language
-        self.t: Mapping[str, str] = {**words(language), **WORDS[language]}
+        self.t: Mapping[str, str] = {**words(language), **WORDS[language], **LOG_WORDS[language]}
 
     def render(self, template: str, **values: object) -> str:
         return _environment().get_template(template).render(t=self.t, language=self.language, **values)

@@ -4,12 +4,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from dispatcher.console import door, front
+from dispatcher.console import dead, delivery, door, export, flow, front
 from dispatcher.console.desk import Desk
 from dispatcher.console.guard import Guard, unknown
 from dispatcher.console.look import static
 
-PAGES = (*door.PAGES, *front.PAGES)
+LOG_PAGES = (*flow.PAGES, *export.PAGES, *delivery.PAGES, *dead.PAGES)
+PAGES = (*door.PAGES, *front.PAGES, *LOG_PAGES)
 
 
 async def _home(_request: Request) -> Response:

@@ -23,7 +23,7 @@ class Protocol(NamedTuple):
     - `encrypts`: whether `body` asks for `seal`, so that the operator needs a key;
     - `defaults`: `auth`, `retry` and `success` as an operator's settings would write them, which may say otherwise;
     - `amounts`: which of the frozen event's fields are amounts, as decimal text;
-    - `columns`: the field that the log shows as bet, win and net, as far as there is one.
+    - `columns`: the field that the log shows as bet, win, net, game and business, as far as there is one.
     """
 
     name: str

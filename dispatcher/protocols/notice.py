@@ -96,5 +96,11 @@ PROTOCOL = Protocol(
         "success": {"statuses": [200]},
     },
     amounts=("total_bet", "total_win", "net_win"),
-    columns={"bet": "total_bet", "win": "total_win", "net": "net_win"},
+    columns={
+        "bet": "total_bet",
+        "win": "total_win",
+        "net": "net_win",
+        "game": "game_id",
+        "business": "business",
+    },
 )

@@ -77,5 +77,5 @@ PROTOCOL = Protocol(
         "success": {"field": "code", "values": ["0000"]},
     },
     amounts=("betAmount", "validBetAmount", "winAmount", "odds", "commission", "fee"),
-    columns={"bet": "betAmount", "win": "winAmount"},
+    columns={"bet": "betAmount", "win": "winAmount", "game": "gameCode"},
 )

@@ -122,6 +122,19 @@ def lines_of(connection: Connection, ids: Collection[int]) -> list[Line]:
     return [(operator, sequence) for operator, sequence in found]
 
 
+def in_the_way_of(database: Database, number: int, most: int) -> list[int]:
+    """The numbers of those for which this delivery may have to wait in its line, whose turn it is first; `most`."""
+    d, its = deliveries.c, deliveries.alias("its").c
+    own = select(its.operator, its.sequence).where(its.id == number, its.sequence.is_not(None)).subquery()
+    others = select(d.id).join(own, (d.operator == own.c.operator) & (d.sequence == own.c.sequence))
+    with database.reading() as connection:
+        words = words_of(connection)
+        in_line = literal_column(f"deliveries.in_line = {words.yes}", Boolean)
+        has_turn = literal_column(f"deliveries.parked = {words.no}", Boolean)
+        found = others.where(in_line, d.id != number, has_turn | (d.id < number))
+        return list(connection.scalars(found.order_by(d.parked, d.id).limit(most)))
+
+
 def behind_another(connection: Connection) -> ColumnElement[bool]:
     """For a delivery that joins its line again: whether it has to wait for somebody else."""
     return literal_column(_in_the_way(words_of(connection)), Boolean)
