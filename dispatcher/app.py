@@ -241,7 +241,7 @@ class Daemon:
         bound = bind(self.config.listen)
         web = self.config.web
         api = Api(self.database, self.clock, web, lambda: self._operators, self._vault.lock, self.log)
-        desk = Desk(self.database, self.clock, api.ask, lambda: self._operators, self.not_ready, self.log)
+        desk = Desk(self.database, self.clock, api.ask, lambda: self._roster, self.not_ready, self.log)
         async with api.working(), serving(bound, application(self.not_ready, api, routes(desk)), web) as url:
             yield url
 

@@ -15,6 +15,7 @@ from dispatcher.console.desk import Page, Visit
 from dispatcher.console.look import Look
 from dispatcher.console.sieve import Sieve, read_sieve
 from dispatcher.console.view import Place, View
+from dispatcher.errors import StoreUnavailable
 from dispatcher.policy import Status
 from dispatcher.rows import FIELDS, as_json, json_line
 from dispatcher.store.engine import Database
@@ -89,6 +90,9 @@ async def _parts(visit: Visit, sieve: Sieve, *, as_csv: bool) -> AsyncGenerator[
             head = ""
             if place is None:
                 return
+    except StoreUnavailable as error:
+        visit.desk.log.warning("web_store_away", fault=str(error))
+        raise
     finally:
         _running[database] -= 1
 

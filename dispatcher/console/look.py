@@ -95,7 +95,9 @@ class Look:
 
     def __init__(self, language: str) -> None:
         self.language = language
-        self.t: Mapping[str, str] = {**words(language), **WORDS[language], **LOG_WORDS[language]}
+        # A table of a terminal has them small.
+        tables = {name: word[:1].upper() + word[1:] for name, word in words(language).items()}
+        self.t: Mapping[str, str] = {**tables, **WORDS[language], **LOG_WORDS[language]}
 
     def render(self, template: str, **values: object) -> str:
         return _environment().get_template(template).render(t=self.t, language=self.language, **values)
