@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 
 from dispatcher.account import Power
-from dispatcher.clock import parse_moment
+from dispatcher.clock import SECOND, parse_moment
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.flow import cells
 from dispatcher.console.letter import Letter, letter
@@ -67,6 +67,10 @@ async def _page(visit: Visit, status: int = 200, **more: object) -> Response:
     values: dict[str, object] = {
         "row": cells(row),
         "event": [(name, _text(value)) for name, value in event_of(row).items()],
+        # Those that are numbers on the wire.
+        "times": {
+            name: value * SECOND for name, value in event_of(row).items() if name == "time" and type(value) is int
+        },
         "entries": entries if whole else entries[-NEWEST:],
         "hidden": 0 if whole else max(0, len(entries) - NEWEST),
         "next": _next(told, visit, now),

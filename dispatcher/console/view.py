@@ -59,7 +59,8 @@ class View:
 
     def in_the_way(self, row: Row, most: int) -> list[Row]:
         """For whom it may have to wait in its line; nobody where it stands in none."""
-        return self.chosen(line.in_the_way_of(self._database, row.id, most))
+        numbers = line.in_the_way_of(self._database, row.id, most)
+        return sorted(self.chosen(numbers), key=lambda other: numbers.index(other.id))
 
     def standing(self, operator: str) -> Standing | None:
         if not self._account.sees(operator):
