@@ -57,12 +57,11 @@ _WORDS = """
 _COMMON = frozenset(_WORDS.split())
 _LEET = str.maketrans("@4013$5!7", "aaoiessit")
 _ROWS = (
-    "01234567890",
-    "09876543210",
+    "12345678901234567890",
+    "09876543210987654321",
     "abcdefghijklmnopqrstuvwxyz",
     "qwertyuiop",
     "asdfghjkl",
-    "zxcvbnm",
     "1qaz2wsx3edc4rfv",
 )
 

@@ -177,7 +177,7 @@ async def test_every_way_below_the_console_is_guarded_also_where_there_is_no_pag
         ("PUT", "/console/accounts"),
         ("OPTIONS", "/console/accounts"),
         ("GET", "/console/files/0000000000000000/console.css"),
-        ("GET", "/console/files/0/../../../etc/passwd"),
+        ("GET", "/console/files/0/%2e%2e%2f%2e%2e%2fetc/passwd"),
         ("GET", "/console/%2e%2e/%00"),
         ("HEAD", "/console"),
         ("GET", "/"),
