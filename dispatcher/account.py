@@ -57,12 +57,11 @@ _WORDS = """
 _COMMON = frozenset(_WORDS.split())
 _LEET = str.maketrans("@4013$5!7", "aaoiessit")
 _ROWS = (
-    "01234567890",
-    "09876543210",
+    "12345678901234567890",
+    "09876543210987654321",
     "abcdefghijklmnopqrstuvwxyz",
     "qwertyuiop",
     "asdfghjkl",
-    "zxcvbnm",
     "1qaz2wsx3edc4rfv",
 )
 
@@ -92,7 +91,11 @@ class Account(NamedTuple):
 def sealed(password: Secret) -> str:
     """What is kept of a password: the parameters, the salt and what scrypt makes of them."""
     salt = secrets.token_bytes(16)
-    return "$".join(("scrypt", str(_N), str(_R), str(_P), _text(salt), _text(_scrypt(password, salt, _N, _R, _P))))
+    return _kept(salt, _scrypt(password, salt, _N, _R, _P))
+
+
+def _kept(salt: bytes, made: bytes) -> str:
+    return "$".join(("scrypt", str(_N), str(_R), str(_P), _text(salt), _text(made)))
 
 
 def _scrypt(password: Secret, salt: bytes, n: int, r: int, p: int) -> bytes:
@@ -132,14 +135,16 @@ def _is_common(text: str) -> bool:
     """Few characters over and over, a row of the keyboard, one or two of the commonest words with figures around."""
     if len(set(text)) < 5 or any(_is_of(text, row) for row in _ROWS):
         return True
-    plain = re.sub(r"[^a-z]", "", text.translate(_LEET)), re.sub(r"[^a-z]", "", text)
+    # Figures at the end are mostly a year; elsewhere they stand for letters.
+    stem = text.rstrip("0123456789!?.,*+#-_ ")
+    plain = {re.sub(r"[^a-z]", "", one) for one in (text, stem, stem.translate(_LEET))}
     return any(one in _COMMON or any(one.removeprefix(word) in _COMMON for word in _COMMON) for one in plain)
 
 
 def _is_of(text: str, row: str) -> bool:
     """Whether this row, over and over, is most of it."""
-    runs = [size for size in range(len(row), 5, -1) if row[:size] in text]
-    return bool(runs) and len(text.replace(row[: runs[0]], "")) < len(text) / 2
+    runs = [row[:size] for size in range(len(row), 5, -1) if row[:size] in text]
+    return bool(runs) and len(text.replace(runs[0], "")) * 2 < len(text)
 
 
 def marked_browser(account: Account) -> str:
@@ -167,7 +172,8 @@ def _mark(account: Account, mark: str) -> str:
 @cache
 def _nobodys() -> str:
     """Compared with where there is no such account, so that an unknown name takes as long as a wrong password."""
-    return sealed(Secret(secrets.token_hex(16)))
+    salt, no_password = secrets.token_bytes(16), secrets.token_bytes(32)
+    return _kept(salt, no_password)
 
 
 def proves(password: Secret, account: Account | None) -> bool:

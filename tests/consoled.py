@@ -28,6 +28,7 @@ from tests.workshop import MovedClock, configuration, kept_log
 OPERATORS = ("acme", "bolt", "coin")
 PASSWORD = "a whole sentence of my own"
 COOKIE = "dispatcher_session"
+HOST = "dispatcher.test"
 
 
 def sealed_cheaply(password: str) -> str:
@@ -42,7 +43,7 @@ class Console:
     def __init__(self, database: Database, folder: Path, clock: Clock | None = None, url: str = "") -> None:
         self.database = database
         self.clock = clock or MovedClock()
-        self.url = url or "http://dispatcher.test"
+        self.url = url or f"http://{HOST}"
         self.logger, self.lines = kept_log()
         self.faults: dict[str, str] = {}
         config = load_config(configuration(folder, *OPERATORS))
@@ -87,7 +88,7 @@ class Visitor:
         self.client = httpx.AsyncClient(transport=transport, base_url=at.url, headers=headers)
         self.session = session
         if session is not None:
-            self.client.cookies.set(COOKIE, session, path="/console")
+            self.client.cookies.set(COOKIE, session, domain=HOST, path="/console")
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         return await self.client.get(path, headers=headers)

@@ -12,6 +12,7 @@ _COMMANDS = {
     "run": "the daemon: delivers what is due until it is told to stop",
     "web": "the HTTP API alone, without a worker",
     "keys": "keys of the HTTP API: create, list, revoke",
+    "accounts": "accounts of the console: create, list, passwd, disable, enable",
     "enqueue": "accept events from NDJSON files or standard input",
     "log": "the wallet-flow log",
     "show": "one delivery with its event and every attempt",

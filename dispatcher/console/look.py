@@ -84,7 +84,7 @@ async def static(request: Request) -> Response:
     """`/console/files/HASH/NAME`: kept by the browser for good."""
     content, its = _known().get(request.path_params["name"], (b"", ""))
     if not its or its != request.path_params["hash"]:
-        return Response(status_code=404)
+        return Response(status_code=404, headers=dict(HEADERS))
     kind = _TYPES[request.path_params["name"].rpartition(".")[2]]
     headers = {**HEADERS, "cache-control": "public, max-age=31536000, immutable"}
     return Response(content, headers=headers, media_type=kind)
