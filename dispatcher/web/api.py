@@ -31,6 +31,7 @@ from dispatcher.web.doorman import Doorman
 from dispatcher.web.events import Door
 from dispatcher.web.openapi import document
 from dispatcher.web.problem import Kind, Problem, passing
+from dispatcher.web.replays import Desk
 
 # What keeps the daemon from working, by name; empty when it is ready.
 Faults = Callable[[], dict[str, str]]
@@ -73,6 +74,7 @@ class Api:
         self._threads = ThreadPoolExecutor(LOOKERS, thread_name_prefix="web")
         self._looking = 0
         door, counter = Door(self.committer, operators, lock), Counter(database, clock, self._ask)
+        desk = Desk(database, clock, self._ask)
         self.ways = (
             Way("POST", "/v1/events", "enqueue", Scope.ENQUEUE, door.one),
             Way("POST", "/v1/events/batch", "enqueueBatch", Scope.ENQUEUE, door.many),
@@ -80,6 +82,12 @@ class Api:
             Way("GET", "/v1/deliveries/{id}", "showDelivery", Scope.READ, counter.show),
             Way("POST", "/v1/deliveries/{id}/replay", "replayDelivery", Scope.ADMIN, counter.replay),
             Way("POST", "/v1/deliveries/{id}/resolve", "resolveDelivery", Scope.ADMIN, counter.resolve),
+            Way("POST", "/v1/replays", "makeReplay", Scope.ADMIN, desk.make),
+            Way("GET", "/v1/replays", "listReplays", Scope.READ, desk.list),
+            Way("GET", "/v1/replays/{id}", "showReplay", Scope.READ, desk.show),
+            Way("POST", "/v1/replays/{id}/pause", "pauseReplay", Scope.ADMIN, desk.pause),
+            Way("POST", "/v1/replays/{id}/resume", "resumeReplay", Scope.ADMIN, desk.resume),
+            Way("POST", "/v1/replays/{id}/cancel", "cancelReplay", Scope.ADMIN, desk.cancel),
         )
 
     async def _ask(self, function: Callable[..., Any], *given: object) -> Any:
