@@ -128,6 +128,7 @@ def test_a_replayed_one_is_due_at_once_with_its_whole_schedule_before_it(databas
     ("which", "keys"),
     [
         (ALL, ["1", "2", "3", "4"]),
+        (Which(since=0), ["1", "2", "3", "4"]),
         (ALL._replace(operator="acme"), ["1", "2", "4"]),
         (ALL._replace(operator="nobody"), []),
         (ALL._replace(type="notice"), ["1", "2", "3", "4"]),

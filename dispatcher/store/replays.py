@@ -88,7 +88,7 @@ class Which(NamedTuple):
 
     def values(self) -> dict[str, Any]:
         """What of it is set, by name."""
-        return {name: value for name, value in self._asdict().items() if value not in (None, (), False)}
+        return {name: value for name, value in self._asdict().items() if value is not self._field_defaults[name]}
 
 
 class Counted(NamedTuple):
