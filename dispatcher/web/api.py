@@ -197,8 +197,25 @@ def application(faults: Faults, api: Api | None = None) -> Starlette:
     return app
 
 
+class Path:
+    """One path as an ASGI application: its operations by method, so that `Allow` names all of them."""
+
+    def __init__(self, api: Api, ways: Sequence[Way]) -> None:
+        self._operations = {way.method: Operation(api, way) for way in ways}
+
+    async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._operations[method](scope, receive, send)
+
+
 def _routes(api: Api, ways: Sequence[Way]) -> list[Route]:
-    return [Route(way.path, Operation(api, way), methods=[way.method], name=way.name) for way in ways]
+    by_path: dict[str, list[Way]] = {}
+    for way in ways:
+        by_path.setdefault(way.path, []).append(way)
+    return [
+        Route(path, Path(api, some), methods=[way.method for way in some], name=some[0].name)
+        for path, some in by_path.items()
+    ]
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:
