@@ -17,6 +17,7 @@ from dispatcher.dispatch.minutes import Minutes
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
 from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
+from dispatcher.pacer import LOOK_SECONDS, Pacer
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
@@ -71,6 +72,7 @@ class Daemon:
             self.dispatch.refresh = self._refresh
             self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
             self.minutes = Minutes(self.dispatch, self.database, self.clock, log)
+            self.pacer = Pacer(self.dispatch.store, self.database, self.clock, log)
             self._roster = Roster({}, {}, 0)
             self._enrol(self._load())
         except DispatcherError:
@@ -188,9 +190,11 @@ class Daemon:
                 # What those left behind who are gone by now; on a file that is everybody who was here before.
                 await self.dispatch.rescue(self.clock.now() - self.config.lease)
                 self.rounds.every(SWEEP_SECONDS, "sweep", self.broom.round)
+                self.rounds.every(LOOK_SECONDS, "replays", self.pacer.round)
                 self.rounds.every(HEAD_SECONDS, "journal", self._tell_head_soon)
                 self.rounds.start(self.dispatch.look, self._rescue)
                 stack.callback(self.broom.stop)
+                stack.callback(self.pacer.stop)
                 stack.callback(self.rounds.stop)
                 watch = asyncio.create_task(self.rounds.watch())
                 stack.callback(watch.cancel)

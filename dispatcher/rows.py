@@ -8,6 +8,7 @@ import orjson
 from dispatcher.clock import iso
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.store.ledger import Row
+from dispatcher.store.replays import Replay
 
 _AMOUNTS = tuple(dict.fromkeys(name for protocol in PROTOCOLS.values() for name in protocol.amounts))
 
@@ -49,3 +50,17 @@ def event_of(row: Row) -> dict[str, object]:
 def whole(row: Row, attempts: Sequence[dict[str, Any]], actions: Sequence[dict[str, Any]]) -> dict[str, object]:
     """One delivery with its event and everything that was done with it, as `ledger.history` gives that."""
     return {**as_json(row), "event": event_of(row), "attempts": attempts, "actions": actions}
+
+
+def replay_as_json(job: Replay, now: int) -> dict[str, object]:
+    """A bulk replay with its progress at this moment: what `replays --json` and the HTTP API give."""
+    chosen = job.which.values()
+    chosen |= {name: iso(chosen[name]) for name in ("since", "until") if name in chosen}
+    # How many: they may be thousands.
+    chosen |= {"keys": len(job.which.keys)} if job.which.keys else {}
+    told: dict[str, object] = {"id": job.id, "state": job.state.value, "driven": job.driven(now), "actor": job.actor}
+    told |= {"note": job.note, "operator": job.which.operator, "filter": chosen, "pace": job.pace, "total": job.total}
+    told |= {"taken": job.taken, "refused": job.refused, "left": job.left}
+    told |= {"rate": None if job.rate is None else round(job.rate, 1), "ends_at": iso(job.ends_at(now))}
+    told |= {name: iso(getattr(job, name)) for name in ("created_at", "updated_at", "finished_at")}
+    return told | {"refusals": [one._asdict() for one in job.refusals]}

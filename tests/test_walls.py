@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     ("doors out", frozenset({"seal", "wire", "store", "telemetry", "tls"})),
     ("protocols", frozenset({"protocols"})),
     ("configuration", frozenset({"config"})),
-    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "broom", "roster"})),
+    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "broom", "pacer", "roster"})),
     (
         "street side",
         frozenset(
