@@ -286,6 +286,8 @@ minutes = Table(
     Column("took", BigInteger, nullable=False),
     Column("late", BigInteger, nullable=False),
     sqlite_with_rowid=False,
+)
+
 # Bulk replays, each a job that outlives whoever made it (store/replays.py). `filter`: which dead letters, as JSON;
 # `cursor`: a JSON list of the operators that have some left, each with how far the walk along its dead has come;
 # `refusals`: the first of the refused, with the sentence why. `driven_at`: when a worker made its last step, null
