@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 
 from dispatcher.account import Power
+from dispatcher.console.bulk import plan, which_of
 from dispatcher.console.delivery import note_of
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.flow import Found, amount_columns, cells, choices, found, pager_links
@@ -66,6 +67,8 @@ async def look(visit: Visit) -> Response:
         sieve = sieve_of(query, visit.desk.clock.now(), visit.look.language, status=Status.DEAD)
         if sieve.faults:
             raise Problem(Kind.INVALID, visit.look.t["unfit_filter"])
+        if verb is Verb.REPLAY and (which := which_of(sieve)) is not None:
+            return await plan(visit, sieve, which)
         page: Found = await visit.desk.ask(found, view, sieve, None, MOST_AT_ONCE)
         change: Change = await visit.desk.ask(view.sort_out, page.rows, verb)
         choice = Choice(change, 0, page.older is not None)

@@ -3,12 +3,12 @@
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from dispatcher.console import accounts, dead, delivery, door, export, flow, front, operators
+from dispatcher.console import accounts, bulk, dead, delivery, door, export, flow, front, operators
 from dispatcher.console.desk import Desk, Page, Visit
 from dispatcher.console.guard import Guard, unknown
 from dispatcher.console.look import static
 
-LOG_PAGES = (*flow.PAGES, *export.PAGES, *delivery.PAGES, *dead.PAGES)
+LOG_PAGES = (*flow.PAGES, *export.PAGES, *delivery.PAGES, *dead.PAGES, *bulk.PAGES)
 PAGES = (*door.PAGES, *front.PAGES, *operators.PAGES, *accounts.PAGES, *LOG_PAGES)
 
 

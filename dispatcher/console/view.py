@@ -11,15 +11,18 @@ from typing import Any
 from dispatcher.account import Account, Power
 from dispatcher.errors import Refused
 from dispatcher.policy import Verb
-from dispatcher.store import ledger, line, through
+from dispatcher.store import ledger, line, replays, through
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row
 from dispatcher.store.operators import Standing, standings
+from dispatcher.store.replays import Counted, Replay, Which
 
 Place = tuple[int, int]
 History = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 # So many rows are taken by hand at once.
 MOST_AT_ONCE = 1_000
+_TURNS = {"pause": replays.pause, "resume": replays.resume, "cancel": replays.cancel}
+_LOOKS_ONLY = "this account may look, and not replay or resolve"
 
 
 class View:
@@ -82,11 +85,45 @@ class View:
         self._database.ring()
         return change
 
+    def count(self, which: Which, now: int) -> Counted:
+        """What a bulk replay would come by."""
+        narrow = self._narrow(which)
+        return Counted(0, 0) if narrow is None else replays.count(self._database, narrow, now)
+
+    def make(self, which: Which, pace: int, note: str, now: int) -> Replay:
+        narrow = self._narrow(which)
+        if narrow is None or not self._account.may(Power.MEND):
+            raise Refused(_LOOKS_ONLY)
+        return replays.make(self._database, narrow, pace, self._actor(), note, now)
+
+    def job(self, number: int) -> Replay | None:
+        """A bulk replay; one about several operators is for those who see all of them."""
+        job = replays.find(self._database, number)
+        return job if job is not None and self._sees_all_of(job) else None
+
+    def jobs(self, most: int) -> list[Replay]:
+        return replays.all_of(self._database, self._account.operator, most)
+
+    def turn(self, job: Replay, verb: str, now: int) -> Replay:
+        """Pause, resume or cancel it. Raises NotNow."""
+        if not self._sees_all_of(job) or not self._account.may(Power.MEND):
+            raise Refused(_LOOKS_ONLY)
+        return _TURNS[verb](self._database, job.id, self._actor(), now)
+
+    def _sees_all_of(self, job: Replay) -> bool:
+        return self._account.operator in (None, job.which.operator)
+
+    def _narrow(self, which: Which) -> Which | None:
+        bound = self._account.operator
+        if bound is None:
+            return which
+        return which._replace(operator=bound) if which.operator in (None, bound) else None
+
     def _actor(self) -> str:
         """Who did it, for the record; told from people on this machine, and from the API's clients."""
         return f"console:{self._account.name}"
 
     def _own(self, rows: Sequence[Row]) -> list[Row]:
         if not self._account.may(Power.MEND):
-            raise Refused("this account may look, and not replay or resolve")
+            raise Refused(_LOOKS_ONLY)
         return [row for row in rows if self._account.sees(row.operator)]

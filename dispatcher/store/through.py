@@ -44,22 +44,23 @@ def step(database: Database, where: Filter, place: Place | None, most: int) -> S
         on = Place("", "", *rows[-1].place) if len(rows) == most else None
         return Step([(row.type, row.body) for row in rows], len(rows), on)
     found: list[tuple[str, str]] = []
-    looked = 0
+    looked = hops = 0
     with database.reading() as connection:
         place = _next_lane(connection, where, None) if place is None else place
         if place is not None and where.operator is not None:
             # Whatever a place says that came from elsewhere.
             place = place._replace(operator=where.operator)
-        while place is not None and looked < most:
-            size = most - looked
+        while place is not None and looked + hops < most:
+            size = most - looked - hops
             rows_of_lane = _range(connection, where, place, size)
             found += [(place.type, body) for *_, body in rows_of_lane if body is not None]
-            # The look for the next lane counts, too: there may be thousands of empty ones.
-            looked += max(1, len(rows_of_lane))
+            looked += len(rows_of_lane)
             if len(rows_of_lane) == size:
                 place = Place(place.type, place.operator, *rows_of_lane[-1][:2])
             else:
                 place = _next_lane(connection, where, place)
+                # It is a look, too: there may be thousands of small lanes.
+                hops += 1
     return Step(found, looked, place)
 
 
