@@ -16,6 +16,7 @@ _COMMANDS = {
     "log": "the wallet-flow log",
     "show": "one delivery with its event and every attempt",
     "dead": "dead letters: list, replay, resolve, export",
+    "reconcile": "the operator's own list held against the log",
     "operators": "operators: list, show, set, apply, pause, resume, check",
     "db": "the store: upgrade its schema, its status, copy it to another database",
     "audit": "prove the books: deliveries, attempts, and the journal of what was done by hand",

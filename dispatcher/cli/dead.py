@@ -183,10 +183,10 @@ def _write_csv(file: IO[str], rows: Iterator[Row]) -> None:
     writer = csv.DictWriter(file, FIELDS, extrasaction="ignore")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _harmless(value) for name, value in row_as_json(row).items()})
+        writer.writerow({name: harmless(value) for name, value in row_as_json(row).items()})
 
 
-def _harmless(value: object) -> object:
+def harmless(value: object) -> object:
     """A text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers."""
     if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
         return f"'{value}"
