@@ -109,6 +109,13 @@ def test_the_same_money_in_another_spelling_agrees(database: Database, listed: P
     assert differences(database, write(listed, said)) == {}
 
 
+def test_our_own_amounts_agree_in_whatever_spelling_they_were_accepted(database: Database, listed: Path) -> None:
+    accept(database, 1, total_bet="10.00", total_win="12.5000")
+    settle(database, *(settled(claim, NOW) for claim in take(database)))
+
+    assert differences(database, write(listed, BOOKED.format(1))) == {}
+
+
 def test_what_was_in_doubt_is_settled_by_the_list(database: Database, listed: Path) -> None:
     bury(database, 1, 2, reason=Reason.READ_TIMEOUT)
     compared = comparison(database, write(listed, BOOKED.format(1)))

@@ -12,7 +12,7 @@ from dispatcher.policy import Status, Verb
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.reconcile.books import Difference, Ours, books
 from dispatcher.reconcile.kinds import Kind, Mend
-from dispatcher.reconcile.listing import Listed, Listing, Unreadable
+from dispatcher.reconcile.listing import Listed, Listing, Unreadable, plain
 from dispatcher.rows import amounts
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row, find, replay, resolve, sort_out, under_keys
@@ -104,7 +104,8 @@ class Comparison:
 
     def _ours(self, row: Row) -> Ours:
         said = amounts(row)
-        return Ours(row.key, row.id, row.status, bool(row.ambiguous), tuple(said.get(name) for name in self.names))
+        ours = tuple(plain(said[name]) if name in said else None for name in self.names)
+        return Ours(row.key, row.id, row.status, bool(row.ambiguous), ours)
 
     def _note_doubt(self, one: Difference) -> None:
         if one.ambiguous and one.status == Status.DEAD:
