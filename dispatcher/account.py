@@ -6,6 +6,7 @@ Unlike an API key a password is chosen by a person, so it can be guessed: what i
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Mapping
 from enum import StrEnum
@@ -43,6 +44,26 @@ _N, _R, _P = 2**15, 8, 3
 _MEMORY = 64 * 1024 * 1024
 SHORTEST = 12
 LONGEST = 256
+NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,62}", re.ASCII)
+
+# What people begin with where twelve characters are asked for; in small letters.
+_WORDS = """
+    password passwort passwd passphrase secret changeme letmein welcome administrator admin root superuser support
+    operator dispatcher console casino jackpot money iloveyou princess sunshine football baseball basketball starwars
+    pokemon monkey dragon master shadow superman batman michael trustno qwerty qwertyuiop asdfghjkl zxcvbnm qazwsx
+    qazwsxedc woaini woaiwojia nihao mima computer internet whatever hello helloworld freedom company test testing
+    tester user guest default example temporary login
+"""
+_COMMON = frozenset(_WORDS.split())
+_LEET = str.maketrans("@4013$5!7", "aaoiessit")
+_ROWS = (
+    "12345678901234567890",
+    "09876543210987654321",
+    "abcdefghijklmnopqrstuvwxyz",
+    "qwertyuiop",
+    "asdfghjkl",
+    "1qaz2wsx3edc4rfv",
+)
 
 
 class Account(NamedTuple):
@@ -70,7 +91,11 @@ class Account(NamedTuple):
 def sealed(password: Secret) -> str:
     """What is kept of a password: the parameters, the salt and what scrypt makes of them."""
     salt = secrets.token_bytes(16)
-    return "$".join(("scrypt", str(_N), str(_R), str(_P), _text(salt), _text(_scrypt(password, salt, _N, _R, _P))))
+    return _kept(salt, _scrypt(password, salt, _N, _R, _P))
+
+
+def _kept(salt: bytes, made: bytes) -> str:
+    return "$".join(("scrypt", str(_N), str(_R), str(_P), _text(salt), _text(made)))
 
 
 def _scrypt(password: Secret, salt: bytes, n: int, r: int, p: int) -> bytes:
@@ -82,10 +107,73 @@ def _text(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
+class Weakness(StrEnum):
+    """Why a password will not do."""
+
+    SHORT = "short"
+    LONG = "long"
+    NAMED = "named"
+    COMMON = "common"
+
+
+def weakness(password: Secret, name: str) -> Weakness | None:
+    """What is wrong with it as this account's; None where it will do.
+
+    Length is what counts (NIST SP 800-63B): no rules of composition, but not what guessers begin with.
+    """
+    text = password.reveal()
+    if len(text) < SHORTEST:
+        return Weakness.SHORT
+    if len(text) > LONGEST:
+        return Weakness.LONG
+    if len(name) > 3 and name in text.lower():
+        return Weakness.NAMED
+    return Weakness.COMMON if _is_common(text.lower()) else None
+
+
+def _is_common(text: str) -> bool:
+    """Few characters over and over, a row of the keyboard, one or two of the commonest words with figures around."""
+    if len(set(text)) < 5 or any(_is_of(text, row) for row in _ROWS):
+        return True
+    # Figures at the end are mostly a year; elsewhere they stand for letters.
+    stem = text.rstrip("0123456789!?.,*+#-_ ")
+    plain = {re.sub(r"[^a-z]", "", one) for one in (text, stem, stem.translate(_LEET))}
+    return any(one in _COMMON or any(one.removeprefix(word) in _COMMON for word in _COMMON) for one in plain)
+
+
+def _is_of(text: str, row: str) -> bool:
+    """Whether this row, over and over, is most of it."""
+    runs = [row[:size] for size in range(len(row), 5, -1) if row[:size] in text]
+    return bool(runs) and len(text.replace(runs[0], "")) * 2 < len(text)
+
+
+def marked_browser(account: Account) -> str:
+    """What tells the browser from which this account has logged in; void when the password is another one.
+
+    It opens nothing. The key is what is kept of the password, which nobody outside has seen.
+    """
+    mark = secrets.token_hex(16)
+    return f"{mark}.{_mark(account, mark)}"
+
+
+def known_browser(account: Account | None, shown: str) -> str | None:
+    """What tells this browser apart, where it was marked for this account."""
+    mark, _, sealed_ = shown.partition(".")
+    if account is None or not hmac.compare_digest(sealed_.encode("utf-8", "replace"), _mark(account, mark).encode()):
+        return None
+    return mark
+
+
+def _mark(account: Account, mark: str) -> str:
+    told = f"browser {account.name} {mark}".encode("utf-8", "replace")
+    return hmac.new(account.password.encode(), told, hashlib.sha256).hexdigest()
+
+
 @cache
 def _nobodys() -> str:
     """Compared with where there is no such account, so that an unknown name takes as long as a wrong password."""
-    return sealed(Secret(secrets.token_hex(16)))
+    salt, no_password = secrets.token_bytes(16), secrets.token_bytes(32)
+    return _kept(salt, no_password)
 
 
 def proves(password: Secret, account: Account | None) -> bool:

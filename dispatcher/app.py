@@ -14,9 +14,11 @@ from dispatcher.config import Config, load_config
 from dispatcher.console import Desk, routes
 from dispatcher.dispatch import Attempts, Dispatch, Lane
 from dispatcher.dispatch.lane import REMEMBERED
+from dispatcher.dispatch.minutes import Minutes
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
-from dispatcher.errors import DispatcherError, StoreUnavailable
+from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
+from dispatcher.pacer import LOOK_SECONDS, Pacer
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
@@ -70,6 +72,8 @@ class Daemon:
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
             self.dispatch.refresh = self._refresh
             self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
+            self.minutes = Minutes(self.dispatch, self.database, self.clock, log)
+            self.pacer = Pacer(self.dispatch.store, self.database, self.clock, log)
             self._roster = Roster({}, {}, 0)
             self._closings: dict[str, list[operators.Closing]] = {}
             self._enrol(self._load())
@@ -195,9 +199,11 @@ class Daemon:
                 # What those left behind who are gone by now; on a file that is everybody who was here before.
                 await self.dispatch.rescue(self.clock.now() - self.config.lease)
                 self.rounds.every(SWEEP_SECONDS, "sweep", self.broom.round)
+                self.rounds.every(LOOK_SECONDS, "replays", self.pacer.round)
                 self.rounds.every(HEAD_SECONDS, "journal", self._tell_head_soon)
                 self.rounds.start(self.dispatch.look, self._rescue)
                 stack.callback(self.broom.stop)
+                stack.callback(self.pacer.stop)
                 stack.callback(self.rounds.stop)
                 watch = asyncio.create_task(self.rounds.watch())
                 stack.callback(watch.cancel)
@@ -206,6 +212,8 @@ class Daemon:
                     await pulse.beat()
                     beating = asyncio.create_task(pulse.beating())
                     stack.callback(beating.cancel)
+                writing = asyncio.create_task(self.minutes.writing())
+                stack.callback(writing.cancel)
                 self.log.info("running", web=web, **self._told())
                 await self._tell_head()
                 await self.dispatch.run()
@@ -250,7 +258,7 @@ class Daemon:
         bound = bind(self.config.listen)
         web = self.config.web
         api = Api(self.database, self.clock, web, lambda: self._operators, self._vault.lock, self.log)
-        desk = Desk(self.database, self.clock, api.ask, lambda: self._operators, self.not_ready, self.log)
+        desk = Desk(self.database, self.clock, api.ask, lambda: self._roster, self.not_ready, self.log)
         async with api.working(), serving(bound, application(self.not_ready, api, routes(desk)), web) as url:
             yield url
 
@@ -285,6 +293,8 @@ class Daemon:
 
     async def _leave(self) -> None:
         """All is settled. Where the database is away, the others find out by themselves."""
+        with contextlib.suppress(StoreUnavailable, Refused):
+            await asyncio.to_thread(self.minutes.write_rest)
         with contextlib.suppress(StoreUnavailable):
             await asyncio.to_thread(workers.leave, self.database)
 

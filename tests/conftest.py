@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dispatcher.store.engine import Database
-from tests import stores
+from tests import browser, stores
 from tests.stores import STORES, PostgreSQL
 
 
@@ -22,6 +23,13 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iter
     """One server for this process of the test run."""
     with stores.postgresql(tmp_path_factory.mktemp("server"), worker_id) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """One browser for this process of the test run; skips where there is none."""
+    with browser.started() as started:
+        yield started
 
 
 @pytest.fixture(autouse=True)

@@ -384,6 +384,8 @@ async def test_a_path_or_method_that_is_none_is_a_problem(at: Served) -> None:
     wrong = await at.client.delete("/v1/events")
     assert is_problem(wrong, Kind.METHOD)
     assert wrong.headers["allow"] == "POST"
+    both = await at.client.delete("/v1/replays")
+    assert set(both.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
 
 
 async def test_a_fault_of_ours_is_no_traceback(at: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from dispatcher.errors import Refused
 from dispatcher.place import Place, Server
 from dispatcher.policy import Reason
 from dispatcher.store import copy as procedure
-from dispatcher.store import ledger, operators, quiet, transfer, workers
+from dispatcher.store import ledger, operators, quiet, replays, transfer, workers
 from dispatcher.store.copy import Copied, Different, abandon, copy, open_side
 from dispatcher.store.corridor import Fate
 from dispatcher.store.engine import open_database
@@ -89,6 +89,7 @@ def varied(place: Place) -> None:
     if gone:
         ledger.resolve(database, gone[:1], "me", "通过电话", NOW)
         ledger.replay(database, gone[1:2], "me", NOW)
+        replays.make(database, replays.Which(since=0), 7, "me", "商户恢复", NOW + 501 * MINUTE)
     create_key(database, ApiKey("0123456789ab", "game-server", bytes(32), frozenset(Scope), "acme", 7, NOW), "me")
     with database.writing() as connection:
         # Who worked here is gone, and nobody has said so.
@@ -103,7 +104,7 @@ def content(place: Place) -> dict[str, list[tuple[Any, ...]]]:
         rows = {
             name: sorted(map(tuple, connection.execute(select(*table.c))), key=repr)
             for name, table in metadata.tables.items()
-            if name not in ("workers", "locks")
+            if name not in ("workers", "locks", "sessions", "minutes")
         }
     database.close()
     return rows

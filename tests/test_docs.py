@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 RECONCILE = (ROOT / "docs" / "reconcile.md").read_text("utf-8")
+REPLAYS = (ROOT / "docs" / "replays.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
 ORDER = "1234567890123456789"
 
@@ -213,7 +214,7 @@ def curled(command: str, folder: Path, **variables: str) -> httpx.Response:
 
 
 def test_the_apis_commands_do_what_its_page_says(tmp_path: Path) -> None:
-    keys, events, deliveries = blocks(API, "sh")
+    keys, events, deliveries, bulk = blocks(API, "sh")
     with desk(tmp_path, "retry = { delays = [] }\n") as place:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -228,8 +229,8 @@ def test_the_apis_commands_do_what_its_page_says(tmp_path: Path) -> None:
         assert made is not None
         place.type("dispatcher run &")
         answers: list[httpx.Response] = []
-        for command in re.findall(r"^curl (?:.|\n)*?(?=^curl|\Z)", events + deliveries, re.MULTILINE):
-            if answers:
+        for command in re.findall(r"^curl (?:.|\n)*?(?=^curl|\Z)", events + deliveries + bulk, re.MULTILINE):
+            if answers and command not in bulk:
                 place.wait("dead")
             end = time.monotonic() + 60
             while True:
@@ -238,11 +239,31 @@ def test_the_apis_commands_do_what_its_page_says(tmp_path: Path) -> None:
                     break
                 except httpx.ConnectError:
                     assert time.monotonic() < end, "the daemon does not listen"
-    assert [answer.status_code for answer in answers] == [202, 200, 200, 200, 200, 200], [one.text for one in answers]
+    assert [answer.status_code for answer in answers] == [202, *[200] * 7], [one.text for one in answers]
     assert answers[0].json() == {"id": 1, "status": "pending"}
     assert answers[1].json() == {"accepted": 1, "duplicate": 1, "conflict": 0, "invalid": 0, "refused": []}
     assert (answers[3].json()["key"], answers[3].json()["status"]) == (ORDER, "dead")
-    assert [answer.json()["status"] for answer in answers[4:]] == ["pending", "resolved"]
+    assert [answer.json()["status"] for answer in answers[4:6]] == ["pending", "resolved"]
+    assert [answer.json() for answer in answers[6:]] == [{"total": 0, "refused": 0}, {"replays": []}]
+
+
+def test_the_commands_for_bulk_replays_do_what_their_page_says(tmp_path: Path) -> None:
+    (bulk,) = blocks(REPLAYS, "sh")
+    with desk(tmp_path, "retry = { delays = [] }\n") as place:
+        place.type("dispatcher run &")
+        place.type("dispatcher enqueue spins.ndjson")
+        place.wait("dead")
+        # Whoever types comes to the last line before a worker has made the first step.
+        worker = place.running.pop()
+        worker.send_signal(signal.SIGKILL)
+        worker.wait(20)
+        for command in commands(bulk):
+            done = place.type(command)
+            assert done is not None
+            assert done.returncode == 0 or command.endswith("cancel 1"), f"{command}: {done.stdout}{done.stderr}"
+        shown = place.type("dispatcher replays show 1 --json")
+        assert shown is not None
+        assert json.loads(shown.stdout)["state"] == "cancelled"
 
 
 def test_the_commands_that_compare_the_books_do_what_their_page_says(tmp_path: Path) -> None:
@@ -270,7 +291,7 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh"), *blocks(RECONCILE, "sh")])
+    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh"), *blocks(REPLAYS, "sh"), *blocks(RECONCILE, "sh")])
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
     assert named == set(main.list_commands(None)) - {"demo", "web"}  # type: ignore[arg-type]  # needs no context

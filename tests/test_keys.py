@@ -16,8 +16,10 @@ from dispatcher.cli import main
 from dispatcher.clock import DAY, MINUTE
 from dispatcher.errors import Refused, StoreUnavailable
 from dispatcher.policy import Reason
+from dispatcher.store import replays
 from dispatcher.store.engine import Database
 from dispatcher.store.keys import all_keys, create_key, note_use, revoke_key
+from dispatcher.store.replays import Which
 from dispatcher.store.schema import api_keys, journal
 from dispatcher.web import doorman
 from tests.ground import NOW, line, notice
@@ -61,6 +63,9 @@ async def test_every_route_opens_to_its_scope_and_operator_alone(
 ) -> None:
     """The deliveries are acme's. Whatever is not opened leaves them as they are, and tells nothing of them."""
     ids = {name: bury(at.database, name, "acme") for name in ("replayDelivery", "resolveDelivery", "showDelivery")}
+    at.clock.move(4 * DAY)
+    job = replays.make(at.database, Which(operator="acme", since=0), 7, "ada", "player-1", at.clock.now())
+    ids |= {f"{verb}Replay": job.id for verb in ("show", "pause", "resume", "cancel")}
     key = (
         at.key(scope, operator=bound) if scope is not None else {"authorization": f"Bearer {fresh_token()[1].reveal()}"}
     )
@@ -69,19 +74,25 @@ async def test_every_route_opens_to_its_scope_and_operator_alone(
         path = way.path.replace("{id}", str(ids.get(way.name, 0)))
         body: object = notice(order_no="new") if way.name == "enqueue" else {"note": "agreed"}
         body = line(notice(order_no="new-too")).encode() if way.name == "enqueueBatch" else body
+        if way.name == "makeReplay":
+            body = {"operator": "acme", "since": "1970-01-01", "pace": 7, "note": "agreed"}
         answer = await (at.get(path, key) if way.method == "GET" else at.post(path, key, body))
         opens = scope is not None and way.scope in INCLUDED[scope]
         if opens and bound in (None, "acme"):
-            assert answer.status_code in (200, 202), (way.name, answer.text)
+            assert answer.status_code in (200, 201, 202), (way.name, answer.text)
             continue
-        expected = {"enqueue": 403, "enqueueBatch": 200, "listDeliveries": 200}.get(way.name, 404)
+        known = {"enqueue": 403, "enqueueBatch": 200, "listDeliveries": 200, "makeReplay": 403, "listReplays": 200}
+        expected = known.get(way.name, 404)
         assert answer.status_code == (expected if opens else 401 if scope is None else 403), (way.name, answer.text)
         if not opens:
             assert answer.headers["www-authenticate"].startswith("Bearer")
         assert {one.key: one.status for one in rows(at.database)} == before
+        assert [(one.id, one.state) for one in replays.all_of(at.database)] == [(job.id, "running")]
         assert "player-1" not in answer.text
         if opens and way.name == "listDeliveries":
             assert answer.json() == {"deliveries": [], "next": None}
+        if opens and way.name == "listReplays":
+            assert answer.json() == {"replays": []}
         if opens and way.name == "enqueueBatch":
             assert answer.json()["invalid"] == 1
 

@@ -16,6 +16,7 @@ from dispatcher.apikey import Scope
 from dispatcher.events import Field, described, schema_of
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.web.deliveries import FILTERS, RESOLUTION
+from dispatcher.web.replays import LIST, REQUEST
 from tests.ground import notice, settle_event
 from tests.story import Story, orders
 
@@ -44,7 +45,7 @@ def test_schemathesis_finds_nothing_that_the_document_does_not_say(story: Story)
             command, cwd=story.folder, env=env, capture_output=True, encoding="utf-8", timeout=120, check=False
         )
         assert done.returncode == 0, done.stdout[-6_000:] + done.stderr
-        assert "Operations:       6 selected / 6 total" in done.stdout
+        assert "Operations:       12 selected / 12 total" in done.stdout
         assert not daemon.told("web_broke")
         statuses = {one["status"] for one in daemon.told("request")}
         assert {200, 202, 400, 401, 404, 413, 415, 422} <= statuses, statuses
@@ -54,7 +55,7 @@ def test_schemathesis_finds_nothing_that_the_document_does_not_say(story: Story)
 
 def test_the_document_is_made_from_the_readers_that_read() -> None:
     """So that none is without a description, and each says the bounds that it has."""
-    fields: list[Field] = [*FILTERS, *RESOLUTION]
+    fields: list[Field] = [*FILTERS, *RESOLUTION, *REQUEST, *LIST]
     fields += [field for protocol in PROTOCOLS.values() for field in protocol.fields]
     assert [field.name for field in fields if not schema_of(field.read)] == []
     by_name = {field.name: schema_of(field.read) for field in PROTOCOLS["settle"].fields}

@@ -15,12 +15,12 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {"errors", "clock", "events", "policy", "crypto", "egress", "secret", "settings", "presets", "readers"}
         )
-        | {"operator", "place", "apikey", "account"},
+        | {"operator", "place", "apikey", "account", "figures"},
     ),
     ("doors out", frozenset({"seal", "wire", "store", "telemetry", "tls"})),
     ("protocols", frozenset({"protocols"})),
     ("configuration", frozenset({"config"})),
-    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "broom", "roster"})),
+    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "broom", "pacer", "roster"})),
     (
         "street side",
         frozenset(
@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "cli",
                 "lang",
                 "rows",
+                "sheet",
                 "verify",
                 "reconcile",
                 "outbox",

@@ -1,7 +1,5 @@
 """`dispatcher dead`: what four attempts could not deliver, and what a person does about it."""
 
-import csv
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from typing import IO
 
 import click
 
+from dispatcher import sheet
 from dispatcher.cli.common import (
     actor,
     config_option,
@@ -23,17 +22,14 @@ from dispatcher.cli.common import (
 )
 from dispatcher.cli.rows import filters, paged, print_page, print_rows
 from dispatcher.errors import Refused
-from dispatcher.lang import words
+from dispatcher.lang import Words, words
 from dispatcher.policy import Status, Verb
 from dispatcher.roster import open_vault
-from dispatcher.rows import FIELDS
+from dispatcher.rows import FIELDS, json_line
 from dispatcher.rows import as_json as row_as_json
+from dispatcher.store import replays
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row, find, one, replay, resolve, sort_out
-
-# A spreadsheet takes the full-width signs of a Chinese keyboard for the others.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 
 
 @click.group(name="dead")
@@ -72,6 +68,14 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Show what it would touc
 @command.command(name="replay")
 @_keys
 @filters
+@click.option("--note", help="Why; it stands in the log for good. A job must have one.")
+@click.option(
+    "--pace",
+    type=click.IntRange(1, replays.MOST_PACE),
+    help="Not all at once: a job that sends so many again a second. Any worker drives it; see `dispatcher replays`.",
+)
+@click.option("--detach", is_flag=True, help="Do not follow the job.")
+@click.option("--even-superseded", is_flag=True, help="The job takes those too that a later event has overtaken.")
 @_dry_run
 @config_option
 @json_option
@@ -80,6 +84,10 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Show what it would touc
 def replay_(
     keys: tuple[str, ...],
     where: Filter,
+    note: str | None,
+    pace: int | None,
+    detach: bool,
+    even_superseded: bool,
     dry_run: bool,
     config_path: Path,
     as_json: bool,
@@ -89,19 +97,69 @@ def replay_(
 
     Appends attempts; nothing recorded is changed. Refused while an attempt is in flight.
     """
+    if note is not None and not note.strip():
+        raise click.UsageError("--note is empty: write why they are sent again")
     config = read_configuration(config_path)
     database = opened(config)
+    if pace is not None:
+        which = _which(keys, where)._replace(even_superseded=even_superseded)
+        if dry_run:
+            _count(database, which, pace, as_json)
+        else:
+            open_vault(config, database)
+            _make(database, which, pace, note, words(lang), detach=detach, as_json=as_json)
+        return
+    if detach or even_superseded:
+        raise click.UsageError("--detach and --even-superseded are a job's: give it a --pace")
     rows = _chosen(database, keys, where)
     if dry_run:
         change = sort_out(rows, Verb.REPLAY)
     else:
         open_vault(config, database)
-        change = replay(database, rows, actor(), database.clock().now())
+        change = replay(database, rows, actor(), database.clock().now(), note and note.strip())
         database.ring()
     for row in change.taken:
         if row.status == Status.RESOLVED:
             click.echo(f"{row.operator} {row.key}: was resolved by hand, and is sent again", err=True)
     _tell(change, "replayed", dry_run, as_json, lang)
+
+
+def _which(keys: tuple[str, ...], where: Filter) -> replays.Which:
+    """What a job is to take. Raises UsageError where that is not clear."""
+    _check(keys, where)
+    if keys:
+        return replays.Which(operator=keys[0], type=where.type, keys=tuple(dict.fromkeys(keys[1:])))
+    which = replays.Which(where.operator, where.type, where.uid, where.reason, where.since, where.until)
+    for fault in which.faults():
+        raise click.UsageError(f"--{fault}")
+    return which
+
+
+def _count(database: Database, which: replays.Which, pace: int, as_json: bool) -> None:
+    total, refused = replays.count(database, which, database.clock().now())
+    seconds = round((total - refused) / pace)
+    if as_json:
+        counted = {"replayed": total - refused, "dry_run": True, "total": total, "refused": refused}
+        print_json({**counted, "seconds": seconds})
+    else:
+        click.echo(f"would be replayed: {total - refused}, in {seconds} s at {pace} a second")
+        if refused:
+            click.echo(f"would be refused as things stand: {refused}", err=True)
+    if not total:
+        raise Refused("no dead letter fits; see: dispatcher dead list")
+
+
+def _make(
+    database: Database, which: replays.Which, pace: int, note: str | None, said: Words, *, detach: bool, as_json: bool
+) -> None:
+    from dispatcher.cli.replays import finish, follow
+
+    if note is None:
+        raise click.UsageError("--note is missing: write why they are sent again; it stands in the log for good")
+    job = replays.make(database, which, pace, actor(), note, database.clock().now())
+    if detach:
+        click.echo(f"replay {job.id} is made; see: dispatcher replays show {job.id}", err=True)
+    sys.exit(finish(database, job if detach else follow(database, job), said, as_json=as_json))
 
 
 @command.command(name="resolve")
@@ -159,10 +217,8 @@ def export(
         if kind_of_file == "csv" and not as_json:
             _write_csv(file, rows)
         else:
-            import orjson
-
             for row in rows:
-                file.write(orjson.dumps(row_as_json(row)).decode() + "\n")
+                file.write(json_line(row))
 
 
 @contextmanager
@@ -179,34 +235,32 @@ def _opened(output: str) -> Iterator[IO[str]]:
 
 
 def _write_csv(file: IO[str], rows: Iterator[Row]) -> None:
-    file.write("\ufeff")
-    writer = csv.DictWriter(file, FIELDS, extrasaction="ignore")
-    writer.writeheader()
+    file.write(sheet.MARK + sheet.line(FIELDS))
     for row in rows:
-        writer.writerow({name: harmless(value) for name, value in row_as_json(row).items()})
-
-
-def harmless(value: object) -> object:
-    """A text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers."""
-    if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
+        told = row_as_json(row)
+        file.write(sheet.line(told.get(name) for name in FIELDS))
 
 
 def _chosen(database: Database, keys: tuple[str, ...], where: Filter) -> list[Row]:
     """The rows that keys or filters name. Raises Refused or UsageError where they name nothing clearly."""
+    _check(keys, where)
+    if keys:
+        return [one(database, keys[0], key, where.type) for key in dict.fromkeys(keys[1:])]
+    rows = list(find(database, _dead(where), None))
+    if not rows:
+        raise Refused("no dead letter fits; see: dispatcher dead list")
+    return rows
+
+
+def _check(keys: tuple[str, ...], where: Filter) -> None:
+    """Raises UsageError where it is neither keys nor filters bounded in time."""
     if keys:
         if len(keys) < 2:
             raise click.UsageError("give OPERATOR and at least one KEY, or filters with --since")
         if (where.operator, where.uid, where.reason, where.since, where.until) != (None,) * 5:
             raise click.UsageError("give either OPERATOR KEY... or filters, not both")
-        return [one(database, keys[0], key, where.type) for key in dict.fromkeys(keys[1:])]
-    if where.since is None:
+    elif where.since is None:
         raise click.UsageError("filters must be bounded in time: add --since (and --until), or give OPERATOR KEY...")
-    rows = list(find(database, _dead(where), None))
-    if not rows:
-        raise Refused("no dead letter fits; see: dispatcher dead list")
-    return rows
 
 
 def _tell(change: Change, done: str, dry_run: bool, as_json: bool, lang: str | None) -> None:

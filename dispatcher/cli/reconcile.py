@@ -1,6 +1,5 @@
 """`dispatcher reconcile`: the operator's books held against ours."""
 
-import csv
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dispatcher import sheet
 from dispatcher.cli.common import (
     Moment,
     actor,
@@ -133,11 +133,9 @@ def _written(output: Path | None, comparison: "Comparison") -> Iterator[Any]:
 
                 yield lambda row: file.write(orjson.dumps(row).decode() + "\n")
                 return
-            file.write("\ufeff")
-            amounts = [f"{name}_{side}" for name in comparison.names for side in ("here", "there")]
-            writer = csv.DictWriter(file, [*_FIELDS, *amounts])
-            writer.writeheader()
-            yield lambda row: writer.writerow(_flat(row))
+            columns = [*_FIELDS, *(f"{name}_{side}" for name in comparison.names for side in ("here", "there"))]
+            file.write(sheet.MARK + sheet.line(columns))
+            yield lambda row: file.write(sheet.line(map(_flat(row).get, columns)))
     except OSError as error:
         raise Refused(f"{output} can't be written ({error.strerror}); name another file") from None
 
@@ -162,14 +160,12 @@ def _told(one: "Difference", operator: str, kind: str, names: Any) -> dict[str, 
 
 def _flat(row: dict[str, Any]) -> dict[str, object]:
     """For a spreadsheet: several bookings' amounts with blanks between."""
-    from dispatcher.cli.dead import harmless
-
     flat: dict[str, object] = {name: row[name] for name in _FIELDS} | {"lines": " ".join(map(str, row["lines"]))}
     for name, amount in row["here"].items():
         flat[f"{name}_here"] = amount
     for said in row["there"][:1]:
         flat |= {f"{name}_there": " ".join(str(one[name]) for one in row["there"]) for name in said}
-    return {name: harmless(value) for name, value in flat.items()}
+    return flat
 
 
 def _tell(

@@ -106,7 +106,7 @@ class Front:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         api = Api(self._database, self._clock, config.web, lambda: self._operators, self._vault.lock, self._log)
         looking = asyncio.create_task(self._looking())
-        desk = Desk(self._database, self._clock, api.ask, lambda: self._operators, self.not_ready, self._log)
+        desk = Desk(self._database, self._clock, api.ask, lambda: self._roster, self.not_ready, self._log)
         app = application(self.not_ready, api, routes(desk))
         async with api.working(), serving(bound, app, config.web) as url:
             told = {"database": str(config.database), "operators": len(self._operators)}

@@ -1,7 +1,7 @@
 """What the pages work with, and what one request for a page is."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -10,8 +10,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dispatcher.account import Account, Power
 from dispatcher.clock import Clock
+from dispatcher.console.gate import Gate
 from dispatcher.console.look import Look
+from dispatcher.console.words import TOLD
 from dispatcher.operator import Operator
+from dispatcher.roster import Roster
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log
 from dispatcher.web.reading import body_of
@@ -20,15 +23,21 @@ from dispatcher.web.reading import body_of
 MOST_FORM_BYTES = 256 * 1024
 
 
-class Desk(NamedTuple):
-    """`ask` runs a function of the store on another thread; `operators` gives those in force; `faults` as /readyz."""
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """`ask` runs a function of the store on another thread; `roster` gives the operators; `faults` as /readyz."""
 
     database: Database
     clock: Clock
     ask: Callable[..., Awaitable[Any]]
-    operators: Callable[[], Mapping[str, Operator]]
+    roster: Callable[[], Roster]
     faults: Callable[[], dict[str, str]]
     log: Log
+    gate: Gate = field(default_factory=Gate)
+
+    def operators(self) -> Mapping[str, Operator]:
+        """Those in force."""
+        return self.roster().operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,23 @@ class Visit:
     def viewer(self) -> Account:
         assert self.account is not None
         return self.account
+
+    @property
+    def actor(self) -> str:
+        """Who does it, for the journal; told from people who work on this machine, and from API keys."""
+        return f"console:{self.viewer.name}"
+
+    @property
+    def address(self) -> str:
+        """The page's, with what was asked of it."""
+        url = self.request.url
+        return f"{url.path}?{url.query}" if url.query else url.path
+
+    @property
+    def told(self) -> str | None:
+        """What was done just now, as one of TOLD: a page that something was done on leads to one that says so."""
+        word = self.request.query_params.get("told")
+        return word if word in TOLD else None
 
     def may(self, power: Power) -> bool:
         return self.viewer.may(power)

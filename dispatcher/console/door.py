@@ -1,48 +1,73 @@
-"""Logging in and out."""
+"""Logging in and out, and the language."""
+
+import math
 
 from starlette.responses import Response
 
-from dispatcher.account import digest, fresh_token, proves
+from dispatcher.account import Account, digest, fresh_token, known_browser, marked_browser, proves
 from dispatcher.console.desk import Page, Visit
-from dispatcher.console.guard import COOKIE, LOGIN
+from dispatcher.console.gate import keys_of
+from dispatcher.console.guard import DOOR, LOGIN, SESSION, Cookie
 from dispatcher.console.look import LANGUAGES
 from dispatcher.secret import Secret
 from dispatcher.store.accounts import account_named, begin_session, end_session
 
 HOME = "/console"
+YEAR = 366 * 86_400
+# From which an account has logged in before (`gate`).
+BROWSER = Cookie("browser")
 
 
 def _next(visit: Visit) -> str:
     """Where they wanted to go: a page of ours, and nowhere else."""
     wanted = visit.request.query_params.get("next", "")
     ours = wanted == HOME or wanted.startswith((f"{HOME}/", f"{HOME}?"))
-    return wanted if ours and "\\" not in wanted else HOME
+    return wanted if ours and "\\" not in wanted and wanted.isprintable() else HOME
 
 
 async def show(visit: Visit) -> Response:
-    return visit.go(HOME) if visit.account is not None else visit.page("login.html", wrong=False)
+    return visit.go(_next(visit)) if visit.account is not None else visit.page("login.html", wrong=None)
 
 
 async def enter(visit: Visit) -> Response:
-    desk = visit.desk
-    account = await desk.ask(account_named, desk.database, (await visit.field("name"))[:255])
-    proved = await desk.ask(proves, Secret((await visit.field("password"))[:1_000]), account)
-    if account is None or not proved:
-        return visit.page("login.html", 401, wrong=True)
-    token = fresh_token()
-    await desk.ask(begin_session, desk.database, digest(token.reveal()), account.name, desk.clock.now())
-    desk.log.info("login", account=account.name, client=visit.request.client and visit.request.client.host)
-    response = visit.go(_next(visit))
-    secure = visit.request.url.scheme == "https"
-    response.set_cookie(COOKIE, token.reveal(), httponly=True, samesite="lax", secure=secure, path="/console")
+    desk, t = visit.desk, visit.look.t
+    client = visit.request.client.host if visit.request.client else ""
+    name, password = (await visit.field("name")).strip()[:255], Secret((await visit.field("password"))[:1_000])
+    account = await desk.ask(account_named, desk.database, name)
+    keys = keys_of(name, client, known_browser(account, BROWSER.read(visit.request)))
+    if wait := math.ceil(desk.gate.wait(keys)):
+        response = visit.page("login.html", 429, wrong=t["too_often"].format(wait))
+        response.headers["retry-after"] = str(wait)
+        return response
+    desk.gate.tried(keys)
+    if not await desk.gate.work(proves, password, account) or account is None:
+        # Not the name that was given: people write their password there.
+        desk.log.warning("login_refused", account=account and account.name, client=client)
+        return visit.page("login.html", 401, wrong=t["wrong_login"])
+    desk.gate.passed(keys)
+    response = await admit(visit, account, visit.go(_next(visit)))
+    desk.log.info("login", account=account.name, client=client)
+    return response
+
+
+async def admit(visit: Visit, account: Account, response: Response) -> Response:
+    """A session of its own, under a token that was never shown before; whatever session there was is over."""
+    desk, token = visit.desk, fresh_token()
+    now, before = desk.clock.now(), SESSION.read(visit.request)
+    await desk.ask(begin_session, desk.database, digest(token.reveal()), account, now, digest(before))
+    SESSION.write(visit, response, token.reveal())
+    DOOR.clear(visit, response)
+    BROWSER.write(visit, response, marked_browser(account), YEAR)
     return response
 
 
 async def leave(visit: Visit) -> Response:
     desk = visit.desk
-    await desk.ask(end_session, desk.database, digest(visit.request.cookies.get(COOKIE, "")))
+    await desk.ask(end_session, desk.database, digest(SESSION.read(visit.request)))
     response = visit.go(LOGIN)
-    response.delete_cookie(COOKIE, path="/console")
+    SESSION.clear(visit, response)
+    # Nothing of it stays in the browser, nor in what it keeps to go back to.
+    response.headers["clear-site-data"] = '"cache"'
     return response
 
 
@@ -51,7 +76,8 @@ async def language(visit: Visit) -> Response:
     chosen = await visit.field("language")
     response = visit.go(_next(visit))
     if chosen in LANGUAGES:
-        response.set_cookie("language", chosen, max_age=366 * 86_400, samesite="lax", path="/console")
+        secure = visit.request.url.scheme == "https"
+        response.set_cookie("language", chosen, YEAR, secure=secure, httponly=True, samesite="lax", path="/console")
     return response
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dispatcher.clock import iso, to_datetime
+from dispatcher.console.log_words import LOG_WORDS
 from dispatcher.console.words import WORDS
 from dispatcher.events import printable
 from dispatcher.lang import words
@@ -43,7 +45,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"moment": _moment, "shown": _shown}
+    environment.filters |= {"moment": _moment, "shown": _shown, "grouped": _grouped}
     environment.globals["file"] = _file
     return environment
 
@@ -59,6 +61,11 @@ def _moment(at: int | None) -> Markup:
 def _shown(text: object) -> str:
     """Somebody else's text: control and direction characters are shown as what they are."""
     return printable(str(text))
+
+
+def _grouped(amount: object) -> str:
+    """Decimal text, or a number, with its thousands set apart; nothing for None."""
+    return "" if amount is None else format(Decimal(str(amount)), ",f")
 
 
 def _file(name: str) -> str:
@@ -77,7 +84,7 @@ async def static(request: Request) -> Response:
     """`/console/files/HASH/NAME`: kept by the browser for good."""
     content, its = _known().get(request.path_params["name"], (b"", ""))
     if not its or its != request.path_params["hash"]:
-        return Response(status_code=404)
+        return Response(status_code=404, headers=dict(HEADERS))
     kind = _TYPES[request.path_params["name"].rpartition(".")[2]]
     headers = {**HEADERS, "cache-control": "public, max-age=31536000, immutable"}
     return Response(content, headers=headers, media_type=kind)
@@ -88,7 +95,9 @@ class Look:
 
     def __init__(self, language: str) -> None:
         self.language = language
-        self.t: Mapping[str, str] = {**words(language), **WORDS[language]}
+        # A table of a terminal has them small.
+        tables = {name: word[:1].upper() + word[1:] for name, word in words(language).items()}
+        self.t: Mapping[str, str] = {**tables, **WORDS[language], **LOG_WORDS[language]}
 
     def render(self, template: str, **values: object) -> str:
         return _environment().get_template(template).render(t=self.t, language=self.language, **values)

@@ -24,7 +24,7 @@ class Protocol(NamedTuple):
     - `defaults`: `auth`, `retry` and `success` as an operator's settings would write them, which may say otherwise;
     - `key`: the field that is the event's key;
     - `amounts`: which of the frozen event's fields are amounts, as decimal text;
-    - `columns`: the field that the log shows as bet, win and net, as far as there is one.
+    - `columns`: the field that the log shows as bet, win, net, game and business, as far as there is one.
     """
 
     name: str

@@ -97,5 +97,11 @@ PROTOCOL = Protocol(
     },
     key="order_no",
     amounts=("total_bet", "total_win", "net_win"),
-    columns={"bet": "total_bet", "win": "total_win", "net": "net_win"},
+    columns={
+        "bet": "total_bet",
+        "win": "total_win",
+        "net": "net_win",
+        "game": "game_id",
+        "business": "business",
+    },
 )

@@ -78,5 +78,5 @@ PROTOCOL = Protocol(
     },
     key="txId",
     amounts=("betAmount", "validBetAmount", "winAmount", "odds", "commission", "fee"),
-    columns={"bet": "betAmount", "win": "winAmount"},
+    columns={"bet": "betAmount", "win": "winAmount", "game": "gameCode"},
 )

@@ -76,27 +76,33 @@ def _entry(verb: str, actor: str, name: str, told: str) -> Entry:
     return Entry(verb, actor, f"{name}: {told}")
 
 
-def begin_session(database: Database, token: bytes, account: str, now: int) -> None:
-    """From now on whoever shows this token (its digest is kept) is this account. What has expired is swept out."""
+def begin_session(database: Database, token: bytes, account: Account, now: int, instead: bytes = b"") -> None:
+    """From now on whoever shows this token (its digest is kept) is this account; the session of `instead` is over.
+
+    What has expired is swept out. Raises Refused where the account was changed since it was read: somebody who has
+    proved a password that is none any more comes too late.
+    """
     with database.writing() as connection:
-        connection.execute(delete(sessions).where(_expired(now)))
-        connection.execute(insert(sessions).values(hash=token, account=account, created_at=now, seen_at=now))
-        connection.execute(update(accounts).where(_a.name == account).values(last_login_at=now))
+        as_it_was = (_a.name == account.name, _a.changed_at == account.changed_at, _a.disabled_at.is_(None))
+        if not connection.execute(update(accounts).where(*as_it_was).values(last_login_at=now)).rowcount:
+            raise Refused("the account was changed at this moment; log in again")
+        connection.execute(delete(sessions).where(_expired(now) | (_s.hash == instead)))
+        connection.execute(insert(sessions).values(hash=token, account=account.name, created_at=now, seen_at=now))
 
 
 def _expired(now: int) -> Any:
     return (_s.seen_at < now - IDLE) | (_s.created_at < now - WHOLE)
 
 
-def whose_session(database: Database, token: bytes, now: int) -> Account | None:
-    """The account of a session that has not expired; noted as used now, to the minute."""
+def whose_session(database: Database, token: bytes, now: int, used: bool = True) -> Account | None:
+    """The account of a session that has not expired; where it was `used`, noted so, to the minute."""
     found = select(accounts, _s.seen_at).join(sessions, _s.account == _a.name)
     found = found.where(_s.hash == token, _a.disabled_at.is_(None), ~_expired(now))
     with database.reading() as connection:
         row = connection.execute(found).mappings().first()
     if row is None:
         return None
-    if row["seen_at"] < now - STEP:
+    if used and row["seen_at"] < now - STEP:
         with database.writing() as connection:
             connection.execute(update(sessions).where(_s.hash == token).values(seen_at=now))
     return _read(row)

@@ -16,7 +16,7 @@ from dispatcher.policy import Claim, Outcome, Verb, Verdict
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.insertion import insert_attempts, insert_new
-from dispatcher.store.line import Line, advance, hold
+from dispatcher.store.line import Line, advance, hold, supersede
 from dispatcher.store.operators import latest_revision
 from dispatcher.store.schema import deliveries
 from dispatcher.store.statements import ADOPT, DECIDED, DELIVER, DUE, LOST, MOVE, RECORD, SURVEY, TAKE, TAKEN
@@ -201,6 +201,7 @@ def _turn(
         left = _left(done)
         hold(connection, left)
         late = settle(connection, done, now) if done else []
+        supersede(connection, _gone(done))
         freed = advance(connection, left)
         taken = _rows(connection, TAKEN, worker=database.worker, token=token) if again else []
         found = [_as_claim(row, row[8], token) for row in taken]
@@ -210,6 +211,16 @@ def _turn(
 def _left(done: Sequence[Settlement]) -> set[Line]:
     """The lines that may go on."""
     return {(one.claim.operator, one.claim.sequence) for one in done if one.claim.sequence is not None and one.ends}
+
+
+def _gone(done: Sequence[Settlement]) -> list[tuple[str, str, int]]:
+    """Those in a line that their operator has now, or may have."""
+    return [
+        (claim.operator, claim.sequence, claim.id)
+        for claim, _, verdict, _ in done
+        if claim.sequence is not None
+        and (verdict.verb is Verb.DELIVER or (verdict.reason is not None and verdict.reason.ambiguous))
+    ]
 
 
 def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: int, database: Database) -> list[Claim]:

@@ -20,10 +20,10 @@ from dispatcher.store.engine import Database
 from dispatcher.store.journal import Entry, append, entries_of
 from dispatcher.store.line import advance, behind_another, hold, lines_of
 from dispatcher.store.schema import attempts, deliveries
-from dispatcher.store.search import Filter, Row, find, find_behind, numbered, one, under_keys
+from dispatcher.store.search import Filter, Row, all_numbered, find, find_behind, numbered, one, under_keys
 
-__all__ = ["Change", "Filter", "Row", "find", "find_behind", "history", "numbered", "one", "operators_waiting"]
-__all__ += ["replay", "resolve", "sort_out", "under_keys"]
+__all__ = ["Change", "Filter", "Row", "all_numbered", "find", "find_behind", "history", "numbered", "one"]
+__all__ += ["operators_waiting", "replay", "resolve", "sort_out", "under_keys"]
 
 PAGE = 1_000
 
@@ -89,11 +89,15 @@ def _why_not(row: Row, verb: Verb) -> str:
             return f"it is {row.status} already, {verb} changes nothing"
 
 
-def replay(database: Database, rows: Sequence[Row], actor: str, now: int) -> Change:
+def replay(database: Database, rows: Sequence[Row], actor: str, now: int, note: str | None = None) -> Change:
     """Bring deliveries back: due now, with the whole schedule before them; their attempts stay as they are."""
+    return _change(database, rows, Verb.REPLAY, brought_back(now), (actor, note, now))
+
+
+def brought_back(now: int) -> dict[str, Any]:
+    """What a replay makes of a row; `parked` depends on who else is in its line (`behind_another`)."""
     values = {"status": Status.PENDING, "due_at": now, "finished_at": None, "run_from": _d.attempts, "anchor_at": None}
-    values |= {"probes": 0, "in_line": _d.sequence.is_not(None)}
-    return _change(database, rows, Verb.REPLAY, values, (actor, None, now))
+    return values | {"probes": 0, "in_line": _d.sequence.is_not(None)}
 
 
 def resolve(database: Database, rows: Sequence[Row], actor: str, note: str, now: int) -> Change:

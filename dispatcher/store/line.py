@@ -72,6 +72,25 @@ _ADVANCE = Spelled(
 )
 
 
+# Those accepted before one that the operator has by now, or may have: the dead, and those who are back in line.
+_SUPERSEDE = Spelled(
+    lambda its: (
+        f"""
+    UPDATE deliveries SET superseded = {its.yes}
+    WHERE superseded = {its.no} AND id IN (
+        SELECT d.id FROM {its.each.format("gone")} CROSS JOIN deliveries d {its.by.format("dead_of_line")}
+        WHERE d.operator = {column(0)} AND d.sequence = {column(1)} AND d.id < {column(2, "bigint")}
+          AND d.status = 'dead' AND d.sequence IS NOT NULL
+        UNION ALL
+        SELECT d.id FROM {its.each.format("gone")} CROSS JOIN deliveries d {its.by.format("line")}
+        WHERE d.operator = {column(0)} AND d.sequence = {column(1)} AND d.id < {column(2, "bigint")}
+          AND d.in_line = {its.yes} AND d.parked = {its.yes}
+    )
+    """
+    )
+)
+
+
 def hold(connection: Connection, lines: Collection[Line]) -> None:
     """Whoever joins or leaves one of these lines does it after us: what is looked up in them stays so.
 
@@ -99,6 +118,12 @@ def advance(connection: Connection, left: Collection[Line]) -> set[str]:
     return {row[0] for row in connection.execute(_ADVANCE.on(connection), {"left": orjson.dumps(list(left)).decode()})}
 
 
+def supersede(connection: Connection, gone: Collection[tuple[str, str, int]]) -> None:
+    """(operator, sequence, id) of what an operator has now, or may have: what was accepted before it comes too late."""
+    if gone:
+        connection.execute(_SUPERSEDE.on(connection), {"gone": orjson.dumps(list(gone)).decode()})
+
+
 def let_dead_leave(database: Database, operators: Collection[str]) -> None:
     """For operators whose dead are in nobody's way: those who died while they still were, leave their lines."""
     d = deliveries.c
@@ -122,6 +147,34 @@ def lines_of(connection: Connection, ids: Collection[int]) -> list[Line]:
     return [(operator, sequence) for operator, sequence in found]
 
 
+def in_the_way_of(database: Database, number: int, most: int) -> list[int]:
+    """The numbers of those for which this delivery may have to wait in its line, whose turn it is first; `most`."""
+    d, its = deliveries.c, deliveries.alias("its").c
+    own = select(its.operator, its.sequence).where(its.id == number, its.sequence.is_not(None)).subquery()
+    others = select(d.id).join(own, (d.operator == own.c.operator) & (d.sequence == own.c.sequence))
+    with database.reading() as connection:
+        words = words_of(connection)
+        in_line = literal_column(f"deliveries.in_line = {words.yes}", Boolean)
+        has_turn = literal_column(f"deliveries.parked = {words.no}", Boolean)
+        found = others.where(in_line, d.id != number, has_turn | (d.id < number))
+        return list(connection.scalars(found.order_by(d.parked, d.id).limit(most)))
+
+
 def behind_another(connection: Connection) -> ColumnElement[bool]:
     """For a delivery that joins its line again: whether it has to wait for somebody else."""
     return literal_column(_in_the_way(words_of(connection)), Boolean)
+
+
+def behind_a_later_one(connection: Connection) -> ColumnElement[bool]:
+    """For a dead one: whether one that was accepted after it is at the head of its line, and would go out first."""
+    its = words_of(connection)
+    return literal_column(
+        f"""
+        EXISTS (
+            SELECT 1 FROM deliveries h
+            WHERE h.operator = deliveries.operator AND h.sequence = deliveries.sequence
+              AND h.in_line = {its.yes} AND h.parked = {its.no} AND h.id > deliveries.id AND h.status <> 'dead'
+        )
+        """,
+        Boolean,
+    )

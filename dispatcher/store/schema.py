@@ -28,7 +28,7 @@ from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
 # The newest of the revisions in `migrations`, which tells how to add one.
-REVISION = "0005"
+REVISION = "0007"
 
 metadata = MetaData()
 # SQLite counts rows by itself only where their number is an Integer.
@@ -52,6 +52,8 @@ deliveries = Table(
     Column("sequence", String),
     Column("in_line", Boolean, nullable=False, server_default=false()),
     Column("parked", Boolean, nullable=False, server_default=false()),
+    # A later one of its line went out, or may have, while this one had not: sent now, it comes in the wrong order.
+    Column("superseded", Boolean, nullable=False, server_default=false()),
     Column("status", String, nullable=False),
     Column("accepted_at", BigInteger, nullable=False),
     Column("due_at", BigInteger),
@@ -109,6 +111,12 @@ _partial("log_delivered", lambda _: "status = 'delivered'", *_lane)
 _partial("log_pending", lambda _: "status = 'pending'", *_lane, _d.reason)
 _partial("log_resolved", lambda _: "status = 'resolved'", *_lane, _d.reason)
 _partial("dead", lambda _: "status = 'dead'", *_lane, _d.reason, _d.finished_at)
+# What a bulk replay walks along, and counts (store/replays.py): each operator's dead in the order of their acceptance.
+_partial(
+    *("dead_by_number", lambda _: "status = 'dead'"),
+    *(_d.operator, _d.id, _d.type, _d.uid, _d.reason, _d.finished_at, _d.superseded),
+)
+_partial("dead_of_line", lambda _: "status = 'dead' AND sequence IS NOT NULL", _d.operator, _d.sequence, _d.id)
 # Of those due at one moment the first accepted is the first to go; SQLite has the number in every index anyway.
 for _words, _columns in ((SQLITE, (_d.operator, _d.due_at)), (POSTGRESQL, (_d.operator, _d.due_at, _d.id))):
     _partial("due", lambda its: f"status = 'pending' AND parked = {its.no}", *_columns).ddl_if(dialect=_words.name)
@@ -262,4 +270,51 @@ sessions = Table(
     Column("account", String, ForeignKey("accounts.name"), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
+)
+
+# What came of the attempts of each minute (store/minutes.py): figures that workers add up, not the record. `at`: when
+# it begins. `reason` is "" where there is none. `took`, `late`: sums in µs.
+minutes = Table(
+    "minutes",
+    metadata,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("operator", String, primary_key=True),
+    Column("type", String, primary_key=True),
+    Column("result", String, primary_key=True),
+    Column("reason", String, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("took", BigInteger, nullable=False),
+    Column("late", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Bulk replays, each a job that outlives whoever made it (store/replays.py). `filter`: which dead letters, as JSON;
+# `cursor`: a JSON list of the operators that have some left, each with how far the walk along its dead has come;
+# `refusals`: the first of the refused, with the sentence why. `driven_at`: when a worker made its last step, null
+# while it is paused; `worked`: how long (µs) it was driven in all; `next_at`: when its next step may be made.
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("actor", String, nullable=False),
+    Column("note", Text, nullable=False),
+    # The only operator that it is about; null for several.
+    Column("operator", String),
+    Column("filter", Text, nullable=False),
+    Column("pace", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("taken", BigInteger, nullable=False, server_default=text("0")),
+    Column("refused", BigInteger, nullable=False, server_default=text("0")),
+    Column("refusals", Text, nullable=False),
+    Column("cursor", Text, nullable=False),
+    Column("worked", BigInteger, nullable=False, server_default=text("0")),
+    Column("driven_at", BigInteger),
+    Column("next_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    CheckConstraint("state IN ('running', 'paused', 'cancelled', 'done')", name="replay_state_is_known"),
+    CheckConstraint("(state IN ('cancelled', 'done')) = (finished_at IS NOT NULL)", name="replay_finished_when_ended"),
+    CheckConstraint("pace > 0", name="replay_has_a_pace"),
 )

@@ -26,7 +26,7 @@ _BUCKET = 14
 LANES = 200
 
 # What each index of the log has beside type, operator, accepted_at and id; all others are read from the row.
-_INDEXES = {
+INDEXES = {
     None: "by_operator",
     Status.PENDING: "log_pending",
     Status.DELIVERED: "log_delivered",
@@ -149,7 +149,7 @@ def _page(
         # As many as there are places, at most.
         index = "held"
     if index is None and not by_lanes:
-        index = _INDEXES[where.status]
+        index = INDEXES[where.status]
     if index is not None:
         fits = where.conditions("operator", "type", "key", "uid", "reason") + behind
         chosen = f"SELECT d.id FROM deliveries d {its.by.format(index)} WHERE {fits} {_NEWEST}"
@@ -217,7 +217,7 @@ _CHOSEN = f"""
 def _heads(its: Dialect, where: Filter, fits: str) -> str:
     """Each lane, and the place of the newest in it that fits: one index seek for either."""
     any_of_it = Filter(status=where.status).conditions()
-    source = f"FROM deliveries d {its.by.format(_INDEXES[where.status])} WHERE {any_of_it}"
+    source = f"FROM deliveries d {its.by.format(INDEXES[where.status])} WHERE {any_of_it}"
     types = f"""
         SELECT min(d.type) {source}
         UNION ALL SELECT (SELECT min(d.type) {source} AND d.type > types.type) FROM types WHERE types.type IS NOT NULL
@@ -250,7 +250,7 @@ def _places(its: Dialect, where: Filter, fits: str) -> str:
     places = its.every.format(its.values.format("lane.accepted_at, lane.id"))
     return f"""
         SELECT (SELECT {places} FROM (
-            SELECT d.accepted_at, d.id FROM deliveries d {its.by.format(_INDEXES[where.status])}
+            SELECT d.accepted_at, d.id FROM deliveries d {its.by.format(INDEXES[where.status])}
             WHERE {fits} AND d.type = {column(0)} AND d.operator = {column(1)}
               AND (d.accepted_at, d.id) >= (:floor_at, :floor) {_NEWEST}
         ) AS lane) FROM {its.each.format("lanes")}
@@ -294,3 +294,12 @@ def numbered(database: Database, number: int) -> Row | None:
         )
         row = found.first()
     return None if row is None else Row._make(row)
+
+
+def all_numbered(database: Database, numbers: Sequence[int]) -> list[Row]:
+    """The deliveries with these numbers, as far as there are any, newest first."""
+    ids = {"ids": orjson.dumps(list(numbers)).decode()}
+    with database.reading() as connection:
+        return [
+            Row._make(row) for row in _run(connection, _CHOSEN.format(words_of(connection).each.format("ids")), ids)
+        ]

@@ -31,6 +31,7 @@ from dispatcher.web.doorman import Doorman
 from dispatcher.web.events import Door
 from dispatcher.web.openapi import document
 from dispatcher.web.problem import Kind, Problem, passing
+from dispatcher.web.replays import Desk
 
 # What keeps the daemon from working, by name; empty when it is ready.
 Faults = Callable[[], dict[str, str]]
@@ -73,6 +74,7 @@ class Api:
         self._threads = ThreadPoolExecutor(LOOKERS, thread_name_prefix="web")
         self._looking = 0
         door, counter = Door(self.committer, operators, lock), Counter(database, clock, self.ask)
+        desk = Desk(database, clock, self.ask)
         self.ways = (
             Way("POST", "/v1/events", "enqueue", Scope.ENQUEUE, door.one),
             Way("POST", "/v1/events/batch", "enqueueBatch", Scope.ENQUEUE, door.many),
@@ -80,6 +82,12 @@ class Api:
             Way("GET", "/v1/deliveries/{id}", "showDelivery", Scope.READ, counter.show),
             Way("POST", "/v1/deliveries/{id}/replay", "replayDelivery", Scope.ADMIN, counter.replay),
             Way("POST", "/v1/deliveries/{id}/resolve", "resolveDelivery", Scope.ADMIN, counter.resolve),
+            Way("POST", "/v1/replays", "makeReplay", Scope.ADMIN, desk.make),
+            Way("GET", "/v1/replays", "listReplays", Scope.READ, desk.list),
+            Way("GET", "/v1/replays/{id}", "showReplay", Scope.READ, desk.show),
+            Way("POST", "/v1/replays/{id}/pause", "pauseReplay", Scope.ADMIN, desk.pause),
+            Way("POST", "/v1/replays/{id}/resume", "resumeReplay", Scope.ADMIN, desk.resume),
+            Way("POST", "/v1/replays/{id}/cancel", "cancelReplay", Scope.ADMIN, desk.cancel),
         )
 
     async def ask(self, function: Callable[..., Any], *given: object) -> Any:
@@ -189,8 +197,25 @@ def application(faults: Faults, api: Api | None = None, pages: Sequence[BaseRout
     return app
 
 
+class Path:
+    """One path as an ASGI application: its operations by method, so that `Allow` names all of them."""
+
+    def __init__(self, api: Api, ways: Sequence[Way]) -> None:
+        self._operations = {way.method: Operation(api, way) for way in ways}
+
+    async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._operations[method](scope, receive, send)
+
+
 def _routes(api: Api, ways: Sequence[Way]) -> list[Route]:
-    return [Route(way.path, Operation(api, way), methods=[way.method], name=way.name) for way in ways]
+    by_path: dict[str, list[Way]] = {}
+    for way in ways:
+        by_path.setdefault(way.path, []).append(way)
+    return [
+        Route(path, Path(api, some), methods=[way.method for way in some], name=some[0].name)
+        for path, some in by_path.items()
+    ]
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:

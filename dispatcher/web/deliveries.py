@@ -58,7 +58,7 @@ class Counter(NamedTuple):
         values = query_of(request, FILTERS)
         limit, place = values.pop("limit", ROWS), values.pop("cursor", None)
         if key.operator is not None and values.setdefault("operator", key.operator) != key.operator:
-            return _json({"deliveries": [], "next": None})
+            return json_answer({"deliveries": [], "next": None})
         return await self._answered(self._page, Filter(**values), limit, place)
 
     async def _answered(self, answer: Callable[..., Response], *given: object) -> Response:
@@ -68,21 +68,21 @@ class Counter(NamedTuple):
     def _page(self, where: Filter, limit: int, place: tuple[int, int] | None) -> Response:
         rows = list(ledger.find_behind(self.database, where, limit + 1, place))
         more = cursor_text(rows[limit - 1].place) if len(rows) > limit else None
-        return _json({"deliveries": [as_json(row) for row in rows[:limit]], "next": more})
+        return json_answer({"deliveries": [as_json(row) for row in rows[:limit]], "next": more})
 
     async def show(self, request: Request, key: ApiKey) -> Response:
         return await self._answered(self._whole, request.path_params["id"], key)
 
     def _whole(self, id_: str, key: ApiKey) -> Response:
         row = self._row(id_, key)
-        return _json(whole(row, *ledger.history(self.database, row.id)))
+        return json_answer(whole(row, *ledger.history(self.database, row.id)))
 
     async def replay(self, request: Request, key: ApiKey) -> Response:
         return await self._answered(self._replay, request.path_params["id"], key)
 
     def _replay(self, id_: str, key: ApiKey) -> Response:
         row = self._row(id_, key)
-        return self._done(row, ledger.replay(self.database, [row], _actor(key), self.clock.now()), Status.PENDING)
+        return self._done(row, ledger.replay(self.database, [row], actor_of(key), self.clock.now()), Status.PENDING)
 
     async def resolve(self, request: Request, key: ApiKey) -> Response:
         raw = json_object(await body_of(request, _MOST_NOTE_BYTES, ("application/json",)))
@@ -91,7 +91,7 @@ class Counter(NamedTuple):
 
     def _resolve(self, id_: str, key: ApiKey, said: str) -> Response:
         row = self._row(id_, key)
-        change = ledger.resolve(self.database, [row], _actor(key), said, self.clock.now())
+        change = ledger.resolve(self.database, [row], actor_of(key), said, self.clock.now())
         return self._done(row, change, Status.RESOLVED)
 
     def _row(self, id_: str, key: ApiKey) -> Row:
@@ -110,13 +110,13 @@ class Counter(NamedTuple):
             raise Problem(Kind.NOT_FOUND, f"there is no delivery {row.id}")
         # It is due; or whoever stood behind it in line is.
         self.database.ring()
-        return _json({"id": row.id, "status": status.value})
+        return json_answer({"id": row.id, "status": status.value})
 
 
-def _actor(key: ApiKey) -> str:
+def actor_of(key: ApiKey) -> str:
     """Who did it, for the record; told from people who work on this machine."""
     return f"api:{key.name}"
 
 
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")
+def json_answer(value: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")

@@ -9,9 +9,11 @@ from dispatcher.events import Field, bearer_token, schema_of
 from dispatcher.policy import Reason, Status
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.rows import FIELDS
+from dispatcher.store.replays import State
 from dispatcher.web.deliveries import FILTERS, RESOLUTION
 from dispatcher.web.events import JSON, NDJSON
 from dispatcher.web.problem import MEDIA_TYPE, Kind
+from dispatcher.web.replays import LIST, REQUEST
 
 Json = dict[str, Any]
 
@@ -79,7 +81,40 @@ _ABOUT: Mapping[
         {200: ("It is resolved.", _ref("Receipt"))},
         (*_JSON_BODY, Kind.NOT_FOUND, Kind.NOT_NOW),
     ),
+    "makeReplay": (
+        "Replay dead letters in bulk, at a pace: by keys, or by filters with `since`, which bounds the time of death.",
+        (JSON, _ref("NewReplay")),
+        {201: ("It is made.", _ref("Replay")), 200: ("The dry run: what it would come by.", _ref("Counted"))},
+        (*_JSON_BODY, Kind.NOT_NOW),
+    ),
+    "listReplays": (
+        "Bulk replays, the newest first.",
+        None,
+        {200: ("With their progress.", _ref("Replays"))},
+        (Kind.INVALID,),
+    ),
+    "showReplay": (
+        "One bulk replay.",
+        None,
+        {200: ("With its progress.", _ref("Replay"))},
+        (Kind.NOT_FOUND,),
+    ),
+    **{
+        f"{verb}Replay": (
+            told,
+            None,
+            {200: ("It is.", _ref("Replay"))},
+            (Kind.NOT_FOUND, Kind.NOT_NOW),
+        )
+        for verb, told in (
+            ("pause", "Take nothing more until it is resumed."),
+            ("resume", "Go on where it was, at its pace."),
+            ("cancel", "Take nothing more, for good."),
+        )
+    },
 }
+# The queries of those that have one.
+_QUERIES = {"listDeliveries": FILTERS, "listReplays": LIST}
 
 
 def document(ways: Sequence[Way]) -> Json:
@@ -127,7 +162,7 @@ def _operation(way: Way) -> Json:
 
 
 def _parameters(way: Way) -> list[Json]:
-    own = FILTERS if way.name == "listDeliveries" else ()
+    own = _QUERIES.get(way.name, ())
     queries = [{"name": name, "in": "query", "required": must, "schema": schema_of(read)} for name, read, must in own]
     number = {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}
     in_path = [{"name": "id", "in": "path", "required": True, "schema": number}] if "{id}" in way.path else []
@@ -207,6 +242,23 @@ def _attempt() -> Json:
     return _object(told)
 
 
+def _replays() -> Json:
+    refusal = _object({"operator": _TEXT, **_texts("type"), "key": _TEXT, "why": _TEXT})
+    told: Json = {"id": _INTEGER, "state": {"enum": list(State)}, "driven": _BOOLEAN, "actor": _TEXT, "note": _TEXT}
+    told |= {**_texts("operator"), "filter": {"type": "object"}}
+    told |= dict.fromkeys(("pace", "total", "taken", "refused", "left"), _INTEGER)
+    told |= {"rate": {"type": ["number", "null"]}}
+    told |= dict.fromkeys(("ends_at", "created_at", "updated_at", "finished_at"), _TIME)
+    told |= {"refusals": {"type": "array", "items": refusal}}
+    new = {field.name: schema_of(field.read) for field in REQUEST}
+    return {
+        "NewReplay": _object(new, [field.name for field in REQUEST if field.required]),
+        "Replay": _object(told),
+        "Replays": _object({"replays": {"type": "array", "items": _ref("Replay")}}),
+        "Counted": _object(dict.fromkeys(("total", "refused"), _INTEGER)),
+    }
+
+
 def _schemas() -> Json:
     types = {name: _event(name, protocol.fields) for name, protocol in PROTOCOLS.items()}
     delivery = _delivery()
@@ -229,6 +281,7 @@ def _schemas() -> Json:
         "Page": _object({"deliveries": {"type": "array", "items": _ref("Delivery")}, **_texts("next")}),
         "Whole": _object(whole, [*dict.fromkeys([*delivery["required"], "event", "attempts", "actions"])]),
         "Resolution": _object({field.name: schema_of(field.read) for field in RESOLUTION}),
+        **_replays(),
         # Open: a batch that was cut short brings its counts along.
         "Problem": _object(problem | {"faults": {"type": "array", "items": fault}}, list(problem), open_=True),
     }

@@ -1,0 +1,148 @@
+"""The console for the tests: the real application on a real store, reached in process or by a browser."""
+
+import asyncio
+import base64
+import re
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from dispatcher import account
+from dispatcher.account import Account, Role, digest, form_token, fresh_token
+from dispatcher.clock import Clock
+from dispatcher.config import load_config
+from dispatcher.config.web import Web
+from dispatcher.console import Desk, routes
+from dispatcher.roster import Roster, load, open_vault, provision
+from dispatcher.secret import Secret
+from dispatcher.store.accounts import account_named, begin_session, create_account
+from dispatcher.store.engine import Database
+from dispatcher.web import Api, application, bind, serving
+from tests.story import PATIENCE
+from tests.workshop import MovedClock, configuration, kept_log
+
+OPERATORS = ("acme", "bolt", "coin")
+PASSWORD = "a whole sentence of my own"
+COOKIE = "dispatcher_session"
+HOST = "dispatcher.test"
+
+
+def sealed_cheaply(password: str) -> str:
+    """As `account.sealed`, in a hundredth of the time: the parameters stand beside what comes of them."""
+    made = account._scrypt(Secret(password), b"salt" * 4, 2**8, 8, 1)
+    return "$".join(("scrypt", str(2**8), "8", "1", base64.b64encode(b"salt" * 4).decode(), account._text(made)))
+
+
+class Console:
+    """The application; `faults` is what /readyz would tell. `log` has what it logged."""
+
+    def __init__(self, database: Database, folder: Path, clock: Clock | None = None, url: str = "") -> None:
+        self.database = database
+        self.clock = clock or MovedClock()
+        self.url = url or f"http://{HOST}"
+        self.logger, self.lines = kept_log()
+        self.faults: dict[str, str] = {}
+        config = load_config(configuration(folder, *OPERATORS))
+        vault = open_vault(config, database)
+        provision(database, vault, config, self.clock.now(), actor="file")
+        self._config, self._vault = config, vault
+        self.api = Api(
+            database, self.clock, Web(("127.0.0.1", 0)), lambda: self.roster().operators, vault.lock, self.logger
+        )
+        self.desk = Desk(database, self.clock, self.api.ask, self.roster, lambda: self.faults, self.logger)
+        self.app = application(lambda: self.faults, self.api, routes(self.desk))
+
+    def roster(self) -> Roster:
+        return load(self.database, self._vault, self._config)
+
+    def account(self, role: Role | str = Role.ADMIN, operator: str | None = None, name: str | None = None) -> Account:
+        """The account of that name, which is made if there is none; its password is PASSWORD."""
+        name = name or f"{role}-{operator or 'all'}"
+        known = account_named(self.database, name)
+        if known is None:
+            now = self.clock.now()
+            known = Account(name, Role(role), operator, sealed_cheaply(PASSWORD), now, now)
+            create_account(self.database, known, "tests")
+        return known
+
+    def session(self, role: Role | str = Role.ADMIN, operator: str | None = None, name: str | None = None) -> str:
+        """The token of a new session of such an account."""
+        token = fresh_token().reveal()
+        begin_session(self.database, digest(token), self.account(role, operator, name), self.clock.now())
+        return token
+
+    def told(self, name: str) -> list[dict[str, Any]]:
+        """The lines of the log with this event."""
+        return [line for line in self.lines if line["event"] == name]
+
+
+class Visitor:
+    """A browser without a screen: it keeps cookies, and sends the forms that pages show it."""
+
+    def __init__(self, at: Console, session: str | None = None, **headers: str) -> None:
+        transport = httpx.ASGITransport(at.app, raise_app_exceptions=True)
+        self.client = httpx.AsyncClient(transport=transport, base_url=at.url, headers=headers)
+        self.session = session
+        if session is not None:
+            self.client.cookies.set(COOKIE, session, domain=HOST, path="/console")
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        return await self.client.get(path, headers=headers)
+
+    async def post(
+        self, path: str, _token: str | None = None, _headers: dict[str, str] | None = None, **form: Any
+    ) -> httpx.Response:
+        """With the form token of this session, or the one that is given."""
+        token = _token if _token is not None else form_token(self.session or "")
+        return await self.client.post(path, data={"form_token": token, **form}, headers=_headers)
+
+    async def log_in(
+        self, name: str, password: str = PASSWORD, path: str = "/console/login", **headers: str
+    ) -> httpx.Response:
+        """By the form that the door shows."""
+        shown = await self.client.get(path)
+        answer = await self.client.post(
+            path, data={"form_token": token_in(shown.text), "name": name, "password": password}, headers=headers
+        )
+        self.session = self.client.cookies.get(COOKIE)
+        return answer
+
+
+def token_in(page: str) -> str:
+    found = re.search(r'name="form_token" value="([0-9a-f]*)"', page)
+    assert found is not None, page
+    return found[1]
+
+
+@asynccontextmanager
+async def consoled(database: Database, folder: Path) -> AsyncIterator[Console]:
+    at = Console(database, folder)
+    async with at.api.working():
+        yield at
+
+
+@contextmanager
+def console_served(database: Database, folder: Path, clock: Clock | None = None) -> Iterator[Console]:
+    """On a port of this machine, from a thread of its own, for as long as the block lasts."""
+    bound = bind(("127.0.0.1", 0))
+    at = Console(database, folder, clock or database.clock(), f"http://127.0.0.1:{bound.getsockname()[1]}")
+    up, end, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
+
+    async def serve() -> None:
+        async with at.api.working(), serving(bound, at.app, Web(("127.0.0.1", 0))):
+            up.set()
+            await end.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    try:
+        assert up.wait(PATIENCE)
+        yield at
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join(PATIENCE)
+        loop.close()
