@@ -13,6 +13,7 @@ from dispatcher.clock import Clock
 from dispatcher.config import Config, load_config
 from dispatcher.console import Desk, routes
 from dispatcher.dispatch import Attempts, Dispatch, Lane
+from dispatcher.dispatch.lane import REMEMBERED
 from dispatcher.dispatch.minutes import Minutes
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
@@ -21,7 +22,7 @@ from dispatcher.pacer import LOOK_SECONDS, Pacer
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
-from dispatcher.store import journal, workers
+from dispatcher.store import journal, operators, workers
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import let_dead_leave
 from dispatcher.telemetry import Log
@@ -74,6 +75,7 @@ class Daemon:
             self.minutes = Minutes(self.dispatch, self.database, self.clock, log)
             self.pacer = Pacer(self.dispatch.store, self.database, self.clock, log)
             self._roster = Roster({}, {}, 0)
+            self._closings: dict[str, list[operators.Closing]] = {}
             self._enrol(self._load())
         except DispatcherError:
             self.database.close()
@@ -89,6 +91,13 @@ class Daemon:
     def _load(self) -> Roster:
         roster = load(self.database, self._vault, self.config, self._roster.members)
         let_dead_leave(self.database, [name for name, one in roster.operators.items() if not one.blocks])
+        known = self._roster.members
+        turned = {
+            name
+            for name, one in roster.members.items()
+            if name not in known or _closed(known[name].standing) != _closed(one.standing)
+        }
+        self._closings |= operators.closings(self.database, turned, REMEMBERED)
         return roster
 
     async def _refresh(self, _revision: int) -> None:
@@ -120,7 +129,7 @@ class Daemon:
             elif before is None or before.operator is not member.operator:
                 self._retired.append(lane.transport)
                 lane.take(self._lane(member))
-            released = lane.stand(member.standing)
+            released = lane.stand(member.standing, self._closings.get(name, ()))
             if released:
                 self.dispatch.let_go(name)
             lanes[name] = lane
@@ -300,3 +309,7 @@ def _told(before: Member, after: Member) -> dict[str, object]:
     if (before.standing.paused_at is None) != (after.standing.paused_at is None):
         told["paused"] = after.standing.paused_at is not None
     return told
+
+
+def _closed(standing: operators.Standing) -> tuple[int | None, int]:
+    return standing.closed_since, standing.closed_total

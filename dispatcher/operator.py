@@ -116,6 +116,21 @@ class Ordering:
 
 
 @dataclass(frozen=True, slots=True)
+class Export:
+    """The operator's own list of one message type. `columns`: what it calls our fields that it calls otherwise.
+
+    `state`: the column that says, with a value of `booked`, that a row was booked; None: whatever is listed was.
+    `delimiter`: None to find it out.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    state: str | None = None
+    booked: frozenset[str] = frozenset()
+    encoding: str = "utf-8-sig"
+    delimiter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What an operator wants of one message type. `url` is None where it does not take that type."""
 
@@ -123,6 +138,7 @@ class Terms:
     auth: Auth
     schedule: Schedule
     rule: Rule
+    export: Export = field(default_factory=Export)
 
 
 @dataclass(frozen=True, slots=True)

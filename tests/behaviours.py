@@ -120,8 +120,11 @@ _RESETS: Mapping[str, Act] = {
     "a length with a sign": held(HEAD + b"Content-Length: +15\r\n\r\n" + YES),
     "a length in hex": held(HEAD + b"Content-Length: 0xf\r\n\r\n" + YES),
     "a length of forty digits": held(HEAD + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n" + YES),
-    "a length and chunks": held(HEAD + b"Content-Length: 15\r\nTransfer-Encoding: chunked\r\n\r\n" + YES),
-    "chunks and a length": held(HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 15\r\n\r\n" + YES),
+    "a length and chunks": held(chunked(YES).replace(b"Transfer", b"Content-Length: 15\r\nTransfer")),
+    "chunks and a length": held(chunked(YES).replace(b"chunked", b"chunked\r\nContent-Length: 15")),
+    "a chunk without its line's end": held(CHUNKED + b"f\r\n" + YES + b"0\r\n\r\n"),
+    "blanks behind a chunk's size": held(CHUNKED + b"f  \r\n" + YES + b"\r\n0\r\n\r\n"),
+    "endless chunks with long extensions": endless(CHUNKED, b"1;" + b"a" * 1_000 + b"\r\na\r\n"),
     "a chunk without a size": held(CHUNKED + b"\r\n" + YES + b"\r\n0\r\n\r\n"),
     "a chunk size in words": held(CHUNKED + b"fifteen\r\n" + YES + b"\r\n0\r\n\r\n"),
     "a negative chunk": held(CHUNKED + b"-f\r\n" + YES + b"\r\n0\r\n\r\n"),
@@ -238,6 +241,9 @@ _MADE: Mapping[str, Act] = {
     "a yes byte by byte": held(*(bytes([one]) for one in answer(YES))),
     "a yes in chunks of one byte": held(chunked(*(bytes([one]) for one in YES))),
     "a yes up to the close": once(HEAD + b"\r\n" + YES),
+    "a yes up to the close after a 103 with a length": once(
+        b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n" + HEAD + b"\r\n" + YES
+    ),
     "a yes of HTTP/1.0": once(b"HTTP/1.0 200 OK\r\n\r\n" + YES),
     "a yes after ten 100s": held(b"HTTP/1.1 100 Continue\r\n\r\n" * 10 + answer(YES)),
     "a yes and another answer": held(answer(YES) + answer(b"", b"500 No")),

@@ -50,7 +50,8 @@ class Served:
         id_, token = fresh_token()
         name = name or f"key-{next(self._numbers)}"
         granted = frozenset(scopes or Scope)
-        create_key(self.database, ApiKey(id_, name, digest(token.reveal()), granted, operator, rate, self.clock.now()))
+        fresh = ApiKey(id_, name, digest(token.reveal()), granted, operator, rate, self.clock.now())
+        create_key(self.database, fresh, "ada")
         # It is read at the next request.
         self.seconds += 1.5
         return {"authorization": f"Bearer {token.reveal()}"}

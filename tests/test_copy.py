@@ -90,7 +90,7 @@ def varied(place: Place) -> None:
         ledger.resolve(database, gone[:1], "me", "通过电话", NOW)
         ledger.replay(database, gone[1:2], "me", NOW)
         replays.make(database, replays.Which(since=0), 7, "me", "商户恢复", NOW + 501 * MINUTE)
-    create_key(database, ApiKey("0123456789ab", "game-server", bytes(32), frozenset(Scope), "acme", 7, NOW))
+    create_key(database, ApiKey("0123456789ab", "game-server", bytes(32), frozenset(Scope), "acme", 7, NOW), "me")
     with database.writing() as connection:
         # Who worked here is gone, and nobody has said so.
         assert connection.execute(text("UPDATE workers SET seen_at = 1")).rowcount == 1

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.story import Story, until
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
+RECONCILE = (ROOT / "docs" / "reconcile.md").read_text("utf-8")
 REPLAYS = (ROOT / "docs" / "replays.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
 ORDER = "1234567890123456789"
@@ -264,6 +266,20 @@ def test_the_commands_for_bulk_replays_do_what_their_page_says(tmp_path: Path) -
         assert json.loads(shown.stdout)["state"] == "cancelled"
 
 
+def test_the_commands_that_compare_the_books_do_what_their_page_says(tmp_path: Path) -> None:
+    with desk(tmp_path) as place:
+        place.type("dispatcher enqueue spins.ndjson")
+        (tmp_path / "list.csv").write_text("order_no\nanother\n", "utf-8")
+        for command in commands(blocks(RECONCILE, "sh")[0]):
+            done = place.type(command)
+            assert done is not None
+            assert (done.returncode, done.stderr) == (1, "")
+        assert "unknown_here" in (tmp_path / "differences.csv").read_text("utf-8")
+    export = f"[operators.x]\nnotice_url = 'https://x.example/'\n{blocks(RECONCILE, 'toml')[0]}"
+    columns = tomllib.loads(export)["operators"]["acme"]["notice"]["export"]["columns"]
+    assert columns["order_no"] == "订单号"
+
+
 def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| ([^|]+) \|", API, re.MULTILINE)
     told = {
@@ -275,7 +291,7 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh"), *blocks(REPLAYS, "sh")])
+    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh"), *blocks(REPLAYS, "sh"), *blocks(RECONCILE, "sh")])
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
     assert named == set(main.list_commands(None)) - {"demo", "web"}  # type: ignore[arg-type]  # needs no context

@@ -11,16 +11,16 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from dispatcher.apikey import INCLUDED, Scope, digest, fresh_token, whose
+from dispatcher.apikey import INCLUDED, ApiKey, Scope, digest, fresh_token, whose
 from dispatcher.cli import main
 from dispatcher.clock import DAY, MINUTE
-from dispatcher.errors import StoreUnavailable
+from dispatcher.errors import Refused, StoreUnavailable
 from dispatcher.policy import Reason
 from dispatcher.store import replays
 from dispatcher.store.engine import Database
-from dispatcher.store.keys import all_keys, note_use, revoke_key
+from dispatcher.store.keys import all_keys, create_key, note_use, revoke_key
 from dispatcher.store.replays import Which
-from dispatcher.store.schema import api_keys
+from dispatcher.store.schema import api_keys, journal
 from dispatcher.web import doorman
 from tests.ground import NOW, line, notice
 from tests.served import OPERATORS, Served, faults_in, served
@@ -184,7 +184,7 @@ def test_two_keys_are_never_alike() -> None:
 async def test_a_revoked_key_opens_nothing_two_seconds_later(at: Served) -> None:
     key = at.key(Scope.READ, name="old")
     assert (await at.get("/v1/deliveries", key)).status_code == 200
-    revoke_key(at.database, "old", NOW)
+    revoke_key(at.database, "old", "ada", NOW)
     at.seconds += doorman.FRESH_SECONDS
     assert (await at.get("/v1/deliveries", key)).status_code == 200
     at.seconds += 0.001
@@ -273,6 +273,11 @@ async def test_when_a_key_was_last_used_is_written_once_a_minute(at: Served) -> 
 # The commands.
 
 
+def journal_rows(database: Database) -> list[Any]:
+    with database.reading() as connection:
+        return list(connection.execute(select(journal).order_by(journal.c.n)))
+
+
 def call(folder: Any, *words: str) -> Any:
     config = folder / "config.toml"
     if not config.exists():
@@ -296,7 +301,7 @@ def test_a_key_is_made_shown_once_listed_and_revoked(database: Database, tmp_pat
     (key,) = all_keys(database)
     assert whose(token, {key.id: key}) == key
     listed = call(tmp_path, "list", "--json")
-    assert json.loads(listed.stdout) == told
+    assert json.loads(listed.stdout).items() >= told.items()
     assert "game-1" in call(tmp_path, "list").stdout
     revoked = call(tmp_path, "revoke", "game-1", "--json")
     at = json.loads(revoked.stdout)["revoked_at"]
@@ -304,6 +309,47 @@ def test_a_key_is_made_shown_once_listed_and_revoked(database: Database, tmp_pat
     assert json.loads(call(tmp_path, "revoke", told["id"], "--json").stdout)["revoked_at"] == at
     secret = token.split("_", 2)[2]
     assert secret not in listed.output + revoked.output
+
+
+def test_who_made_and_revoked_a_key_stands_in_the_journal_with_what_it_opens(
+    database: Database, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatcher.cli.keys.actor", lambda: "ada")
+    made = json.loads(
+        call(tmp_path, "create", "back-office", "--scope", "admin", "--operator", "acme", "--json").stdout
+    )
+    assert call(tmp_path, "create", "back-office", "--scope", "read").exit_code == 1
+    monkeypatch.setattr("dispatcher.cli.keys.actor", lambda: "bob")
+    for _ in range(2):
+        assert call(tmp_path, "revoke", "back-office").exit_code == 0
+    noted = [one for one in journal_rows(database) if one.verb in ("create_key", "revoke_key")]
+    told = f"{made['id']}: admin, for acme alone, web.rate a second"
+    assert [(one.verb, one.actor, one.key, one.note, one.operator) for one in noted] == [
+        ("create_key", "ada", "back-office", told, None),
+        ("revoke_key", "bob", "back-office", told, None),
+    ]
+    assert made["token"].split("_", 2)[2] not in str(noted)
+    listed = json.loads(call(tmp_path, "list", "--json").stdout)
+    assert (listed["created_by"], listed["revoked_by"]) == ("ada", "bob")
+    audited = CliRunner().invoke(main, ["audit", "-c", str(tmp_path / "config.toml"), "--json"])
+    assert audited.exit_code == 0, audited.output
+
+
+def test_a_key_that_cannot_be_noted_is_not_made(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise Refused("the journal can't be sealed")
+
+    key = ApiKey("0123456789ab", "game", bytes(32), frozenset({Scope.READ}), None, None, NOW)
+    monkeypatch.setattr("dispatcher.store.keys.append", refused)
+    with pytest.raises(Refused):
+        create_key(database, key, "ada")
+    assert not all_keys(database)
+    monkeypatch.undo()
+    create_key(database, key, "ada")
+    monkeypatch.setattr("dispatcher.store.keys.append", refused)
+    with pytest.raises(Refused):
+        revoke_key(database, "game", "ada", NOW)
+    assert [one.revoked_at for one in all_keys(database)] == [None]
 
 
 def test_a_name_stands_for_one_key_for_good(database: Database, tmp_path: Any) -> None:

@@ -249,6 +249,12 @@ WAITS: Mapping[str, Sequence[str | int]] = {
     "paused when it is due": [50 * SECOND, "pause", HOUR, "resume"],
     "paused behind that": [50 * SECOND, "pause", 5 * SECOND, "resume", 1, "pause", HOUR, "resume"],
     "paused, then held": [50 * SECOND, "pause", HOUR, "hold", "resume", HOUR, "release"],
+    "paused before this worker was there": [50 * SECOND, "pause", HOUR, "unheard resume", "restart"],
+    "paused and held before this worker was there": [
+        *(50 * SECOND, "pause", 5 * SECOND, "unheard resume", 1, "unheard pause", HOUR, "unheard hold", HOUR),
+        *("unheard resume", HOUR, "unheard release", "restart"),
+    ],
+    "paused when this worker begins": [50 * SECOND, "pause", HOUR, "restart", HOUR, "resume"],
 }
 
 
@@ -256,23 +262,28 @@ WAITS: Mapping[str, Sequence[str | int]] = {
 async def test_a_pause_before_a_fault_of_our_own_makes_a_window_longer_once(tmp_path: Path, wait: str) -> None:
     retry, breaker = '{ every = "60s", for = "3h" }', '{ failures = 1000, probe = "366d" }'
     async with bench(tmp_path, NO, RESOLVER, NO, retry=retry, breaker=breaker) as at:
-        lane = at.dispatch.lanes["acme"]
         turn(at, "pause")
         await at.after(DAY)
         turn(at, "resume")
         await at.send(1)
         due_at, open_until_due = at.clock.now() + MINUTE, 0
         for step in WAITS[wait]:
-            if isinstance(step, str):
-                turn(at, step)
+            if step == "restart":
+                await at.restart()
                 await at.look()
+            elif isinstance(step, str):
+                turn(at, step.removeprefix("unheard "))
+                if not step.startswith("unheard "):
+                    await at.look()
             else:
-                open_until_due += 0 if lane.paused or lane.held else min(step, max(0, due_at - at.clock.now()))
+                (acme,) = operators.standings(at.database)
+                shut = acme.closed_since is not None
+                open_until_due += 0 if shut else min(step, max(0, due_at - at.clock.now()))
                 await at.after(step)
         assert at.sent == 2
         await at.after(PUT_OFF)
         assert (at.sent, at.row().attempts) == (3, 2)
-        closed = lane.closed(at.clock.now())
+        closed = at.dispatch.lanes["acme"].closed(at.clock.now())
         assert at.clock.now() - closed - columns(at.database)["anchor_at"] == open_until_due
 
 

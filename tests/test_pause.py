@@ -221,6 +221,21 @@ async def test_the_database_adds_up_what_the_lane_adds_up(tmp_path: Path) -> Non
         assert standing(at).closed_total == lane.closed(at.clock.now()) == 15 * SECOND + 1
 
 
+async def test_when_it_was_closed_is_read_from_the_journal_as_far_back_as_is_asked(tmp_path: Path) -> None:
+    play = Play(tmp_path, THREE_HOURS)
+    async with play.at as at:
+        assert operators.closings(at.database, ["acme"], 64) == {}
+        await play.do("pause", 3 * SECOND, "hold", 5 * SECOND, "resume", 7 * SECOND, "release", 11 * SECOND)
+        await play.do("hold", 1, "pause", 1, "release", 1, "resume", SECOND, "pause", "resume", SECOND)
+        first, second, third = (NOW, 0), (NOW + 26 * SECOND, 15 * SECOND), (NOW + 27 * SECOND + 3, 15 * SECOND + 3)
+        assert operators.closings(at.database, ["acme"], 64) == {"acme": [first, second, third]}
+        last = (NOW + 28 * SECOND + 3, 15 * SECOND + 3)
+        await play.do("pause", HOUR, "hold", HOUR)
+        assert operators.closings(at.database, ["acme"], 64) == {"acme": [first, second, third, last]}
+        assert operators.closings(at.database, ["acme"], 2) == {"acme": [third, last]}
+        assert operators.closings(at.database, ["bolt"], 64) == {}
+
+
 async def test_a_clock_that_was_set_back_during_a_pause_takes_nothing_away(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path)) as at:
         turn(at, "pause")

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dispatcher.apikey import Scope
 from dispatcher.cli import main
 from dispatcher.config.web import Web
 from dispatcher.store.engine import Database
+from dispatcher.store.journal import Noted, digest
 from dispatcher.web import bind, server, serving
 from tests.authority import Authority
 from tests.ground import ACME, config_with, faults_of, notice
@@ -213,6 +215,19 @@ def test_the_web_alone_takes_in_what_the_daemon_delivers_on_a_server(postgresql:
     postgresql.empty()
     with ServerStory(tmp_path, postgresql) as story:
         deliver_through_the_web_alone(story)
+
+
+def test_the_web_alone_seals_what_an_upgrade_has_chained_as_the_daemon_does(story: Story) -> None:
+    assert story.call("operators", "apply").status == 0
+    (entry,) = story.query(f"SELECT {', '.join(Noted._fields)} FROM journal")
+    unsealed = digest(Noted._make(entry)._replace(sealed_by=None), b"")
+    with closing(sqlite3.connect(story.database)) as connection, connection:
+        connection.execute("UPDATE journal SET hash = ?, sealed_by = NULL, seal = NULL", (unsealed,))
+        connection.execute("DELETE FROM journal_keys")
+    assert "not sealed yet" in story.call("audit").err
+    with story.running("web"):
+        assert story.query("SELECT verb FROM journal WHERE seal IS NOT NULL") == [("seal",)]
+    assert story.call("audit").status == 0
 
 
 def test_the_web_alone_refuses_where_there_is_no_store_or_nowhere_to_listen(story: Story) -> None:

@@ -38,6 +38,7 @@ PROTOCOL = Protocol(
     path="/jackpot",
     encrypts=False,
     defaults={"auth": "none", "retry": {"delays": ["10s"]}, "success": {"field": "ok", "values": [True]}},
+    key="win_id",
     amounts=("pot",),
     columns={"win": "pot"},
 )

@@ -17,6 +17,7 @@ _COMMANDS = {
     "log": "the wallet-flow log",
     "show": "one delivery with its event and every attempt",
     "dead": "dead letters: list, replay, resolve, export",
+    "reconcile": "the operator's own list held against the log",
     "replays": "bulk replays: list, show, pause, resume, cancel",
     "operators": "operators: list, show, set, apply, pause, resume, check",
     "db": "the store: upgrade its schema, its status, copy it to another database",

@@ -3,11 +3,13 @@
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dispatcher.apikey import ApiKey, Scope, digest, fresh_token
 from dispatcher.cli.common import (
+    actor,
     clock_time,
     config_option,
     every_operator,
@@ -23,7 +25,11 @@ from dispatcher.clock import iso
 from dispatcher.config.web import MOST_A_SECOND
 from dispatcher.errors import Refused, choices
 from dispatcher.lang import words
-from dispatcher.store.keys import all_keys, create_key, revoke_key
+from dispatcher.store.keys import all_keys, create_key, revoke_key, who
+
+if TYPE_CHECKING:
+    from dispatcher.config import Config
+    from dispatcher.store.engine import Database
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _COLUMNS = ("id", "name_of_key", "scopes", "operator", "rate", "created_at", "last_used_at", "revoked_at")
@@ -56,14 +62,14 @@ def create(
     if not _NAME.fullmatch(name):
         raise Refused("the name is to be 1 to 63 small letters, digits, points, hyphens, like game-server-1")
     config = read_configuration(config_path)
-    database = opened(config, create=True)
     known = every_operator(config)
     if operator is not None and operator not in known:
         raise Refused(f"there is no operator {operator}; write {choices(known) if known else 'none yet'}")
+    database = _desk(config, create=True)
     id_, token = fresh_token()
     granted = frozenset(map(Scope, scopes))
     key = ApiKey(id_, name, digest(token.reveal()), granted, operator, rate, database.clock().now())
-    create_key(database, key)
+    create_key(database, key, actor())
     if as_json:
         print_json({**_shown(key), "token": token.reveal()})
         return
@@ -79,10 +85,12 @@ def create(
 @guarded
 def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
     """Every key that was made, the revoked ones as well."""
-    keys = all_keys(opened(read_configuration(config_path)))
+    database = opened(read_configuration(config_path))
+    keys = all_keys(database)
     if as_json:
+        by = who(database)
         for key in keys:
-            print_json(_shown(key))
+            print_json({**_shown(key), **by.get(key.name, {"created_by": None, "revoked_by": None})})
         return
     said = words(lang)
     if keys:
@@ -98,12 +106,21 @@ def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
 @guarded
 def revoke(name: str, config_path: Path, as_json: bool) -> None:
     """Nothing is taken from the key with this name or id any more, at the latest two seconds from now."""
-    database = opened(read_configuration(config_path))
-    key = revoke_key(database, name, database.clock().now())
+    database = _desk(read_configuration(config_path))
+    key = revoke_key(database, name, actor(), database.clock().now())
     if as_json:
         print_json(_shown(key))
     else:
         click.echo(f"{key.name}: revoked at {clock_time(key.revoked_at)}")
+
+
+def _desk(config: "Config", *, create: bool = False) -> "Database":
+    """The store, where what is done can be noted. Raises ConfigError where the master key is not there."""
+    from dispatcher.roster import open_vault
+
+    database = opened(config, create=create)
+    open_vault(config, database)
+    return database
 
 
 def _shown(key: ApiKey) -> dict[str, object]:

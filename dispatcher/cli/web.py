@@ -14,6 +14,7 @@ from dispatcher.config import Config, LogFormat
 from dispatcher.console import Desk, routes
 from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
 from dispatcher.roster import Roster, load, open_vault, provision
+from dispatcher.store import journal
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.operators import latest_revision
 from dispatcher.telemetry import Log
@@ -62,6 +63,8 @@ class Front:
         self._clock = database.clock()
         self._vault = open_vault(config, database)
         provision(database, self._vault, config, self._clock.now(), actor=actor(), only_new=True)
+        if database.notary is not None:
+            journal.begin(database, database.notary, self._clock.now())
         self._away: str | None = None
         self._roster = Roster({}, {}, -1)
         self._look()

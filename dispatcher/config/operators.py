@@ -7,6 +7,7 @@ from typing import Any
 
 from dispatcher.clock import SECOND, duration_text
 from dispatcher.config.access import read_access, read_auth
+from dispatcher.config.export import read_export
 from dispatcher.crypto import (
     CipherName,
     CryptoReading,
@@ -124,6 +125,7 @@ def _terms(
         auth=read_auth(own, read_auth(table, Auth(protocol.defaults["auth"]))),
         schedule=_schedule(_merged(table, own, "retry", _schedules(layers))),
         rule=_rule(_merged(table, own, "success", _layers(layers, "success"))),
+        export=read_export(own.table("export"), protocol),
     )
     own.close()
     if url is not None and url.lower().startswith("http:"):

@@ -1,6 +1,7 @@
 """One operator's share of the corridor: how much is under way, and whether anything may be sent to it now."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,7 +10,7 @@ from dispatcher.dispatch.shares import SLOW
 from dispatcher.operator import Operator
 from dispatcher.policy import PUT_OFF, Outcome, Reason, Verb, Verdict
 from dispatcher.seal import Seal
-from dispatcher.store.operators import Standing
+from dispatcher.store.operators import Closing, Standing
 from dispatcher.store.workers import Crew
 from dispatcher.wire import Grant, Transport
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from dispatcher.dispatch.attempt import Form
 
 ALONE = Crew()
-# Times that it was paused or held; of what is further back, a put-off takes that it was open.
+# Stops; of a pause or a hold that is further back, a put-off takes that it was none.
 REMEMBERED = 64
 
 
@@ -42,7 +43,7 @@ class Lane:
 
     `hungry`: there may be something due that is not claimed yet. `proven`: an attempt has ended, the latest at
     `moved_at` and in `pace` (µs). `closed_since`, `closed_total` (µs): since when it is paused or held, and how long it
-    was before; `closings`: the same for each time that this worker has heard of. `failures`: attempts that failed in a
+    was before; `closings`: the same for each time, the latest ones. `failures`: attempts that failed in a
     row. `cut_off`: the last request did not leave this machine. While it is that, or held, nothing is sent before
     `rest_until`. `unwritten`: what the database does not have yet; it stands all the same. `forms`: by message type, as
     it is needed.
@@ -66,7 +67,7 @@ class Lane:
     failures: int = 0
     closed_since: int | None = None
     closed_total: int = 0
-    closings: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    closings: deque[Closing] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     unwritten: list[Change] = field(default_factory=list)
     forms: "dict[str, Form]" = field(default_factory=dict)
 
@@ -102,7 +103,7 @@ class Lane:
         return self.closed_total + (max(0, now - self.closed_since) if self.closed_since is not None else 0)
 
     def closed_within(self, start: int, end: int) -> int:
-        """How much of that time (µs) it was paused or held, as far as this worker has heard: never more than it was."""
+        """How much of that time (µs) it was paused or held, by what was last read: never more than it was."""
         before = self.closed(start)
         for since, total in reversed(self.closings):
             if start >= since:
@@ -117,11 +118,12 @@ class Lane:
         self.key_version = fresh.key_version
         self.forms = {}
 
-    def stand(self, standing: Standing) -> bool:
+    def stand(self, standing: Standing, closings: Sequence[Closing] = ()) -> bool:
         """As the database has it: paused or held by whomever. True where it is held and has no breaker any more."""
         was_held, self.held = self.held, standing.held_at is not None
         self.paused = standing.paused_at is not None
         self.closed_since, self.closed_total = standing.closed_since, standing.closed_total
+        self.closings = deque(closings, maxlen=REMEMBERED)
         self._remember()
         for change in self.unwritten:
             self._turn(change)
@@ -171,4 +173,4 @@ class Lane:
     def _remember(self) -> None:
         known = self.closings[-1] if self.closings else None
         if self.closed_since is not None and known != (self.closed_since, self.closed_total):
-            self.closings.append((self.closed_since, self.closed_total))
+            self.closings.append(Closing(self.closed_since, self.closed_total))

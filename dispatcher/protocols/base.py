@@ -22,6 +22,7 @@ class Protocol(NamedTuple):
     - `url`, `path`: the setting that says where it goes, and what is added to that;
     - `encrypts`: whether `body` asks for `seal`, so that the operator needs a key;
     - `defaults`: `auth`, `retry` and `success` as an operator's settings would write them, which may say otherwise;
+    - `key`: the field that is the event's key;
     - `amounts`: which of the frozen event's fields are amounts, as decimal text;
     - `columns`: the field that the log shows as bet, win, net, game and business, as far as there is one.
     """
@@ -35,6 +36,7 @@ class Protocol(NamedTuple):
     path: str
     encrypts: bool
     defaults: Mapping[str, Any]
+    key: str
     amounts: Sequence[str]
     columns: Mapping[str, str]
 

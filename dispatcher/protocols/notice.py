@@ -95,6 +95,7 @@ PROTOCOL = Protocol(
         "retry": {"delays": ["1m", "30m", "50m"]},
         "success": {"statuses": [200]},
     },
+    key="order_no",
     amounts=("total_bet", "total_win", "net_win"),
     columns={
         "bet": "total_bet",

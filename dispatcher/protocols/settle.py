@@ -76,6 +76,7 @@ PROTOCOL = Protocol(
         "retry": {"every": "60s", "for": "3h"},
         "success": {"field": "code", "values": ["0000"]},
     },
+    key="txId",
     amounts=("betAmount", "validBetAmount", "winAmount", "odds", "commission", "fee"),
     columns={"bet": "betAmount", "win": "winAmount", "game": "gameCode"},
 )

@@ -40,9 +40,10 @@ _j = journal.c
 
 
 class Entry(NamedTuple):
-    """What is to be noted: a verb, who, why, and what it was done to: a delivery, or an operator.
+    """What is to be noted: a verb, who, why, and what it was done to: a delivery, an operator, or a key of the API.
 
-    `changed`: which settings, by name. `key_version`: of the operator's key, as it is from now on.
+    That one is named in `key` alone. `changed`: which settings, by name. `key_version`: of the operator's key, as it is
+    from now on.
     """
 
     verb: str

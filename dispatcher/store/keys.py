@@ -10,9 +10,11 @@ from sqlalchemy.exc import IntegrityError
 from dispatcher.apikey import ApiKey, Scope
 from dispatcher.errors import Refused
 from dispatcher.store.engine import Database
-from dispatcher.store.schema import api_keys
+from dispatcher.store.journal import Entry, append
+from dispatcher.store.schema import api_keys, journal
 
-_k = api_keys.c
+_k, _j = api_keys.c, journal.c
+_CREATE, _REVOKE = "create_key", "revoke_key"
 
 
 def all_keys(database: Database) -> list[ApiKey]:
@@ -26,16 +28,17 @@ def _read(row: Mapping[Any, Any]) -> ApiKey:
     return ApiKey(**values | {"hash": bytes(row["hash"]), "scopes": frozenset(map(Scope, row["scopes"].split()))})
 
 
-def create_key(database: Database, key: ApiKey) -> None:
+def create_key(database: Database, key: ApiKey, actor: str) -> None:
     """Raises Refused where the name is taken: a revoked key keeps its own, for what was done under it."""
     values = key._asdict() | {"scopes": " ".join(sorted(key.scopes))}
     with suppress(IntegrityError), database.writing() as connection:
         connection.execute(insert(api_keys).values(values))
+        append(connection, database.notary, [_entry(_CREATE, actor, key)], key.created_at)
         return
     raise Refused(f"there is, or was, a key named {key.name}; give this one another name")
 
 
-def revoke_key(database: Database, name: str, now: int) -> ApiKey:
+def revoke_key(database: Database, name: str, actor: str, now: int) -> ApiKey:
     """From now on no request with this key is taken; named by its name or its id. Raises Refused for no such key."""
     with database.writing() as connection:
         found = connection.execute(select(api_keys).where(or_(_k.id == name, _k.name == name))).mappings().first()
@@ -45,7 +48,26 @@ def revoke_key(database: Database, name: str, now: int) -> ApiKey:
         if revoked.revoked_at is not None:
             return revoked
         connection.execute(update(api_keys).where(_k.id == revoked.id).values(revoked_at=now))
+        append(connection, database.notary, [_entry(_REVOKE, actor, revoked)], now)
         return revoked._replace(revoked_at=now)
+
+
+def _entry(verb: str, actor: str, key: ApiKey) -> Entry:
+    """What the key opens stands in the entry: in its row, whoever can write the database may alter that unseen."""
+    whose = "every operator" if key.operator is None else f"{key.operator} alone"
+    note = f"{key.id}: {' '.join(sorted(key.scopes))}, for {whose}, {key.rate or 'web.rate'} a second"
+    return Entry(verb, actor, note, key=key.name)
+
+
+def who(database: Database) -> dict[str, dict[str, str | None]]:
+    """By the keys' names: who created it, and who revoked it; None where the journal has nobody."""
+    query = select(_j.verb, _j.key, _j.actor).where(_j.delivery_id.is_(None), _j.operator.is_(None))
+    found: dict[str, dict[str, str | None]] = {}
+    with database.reading() as connection:
+        for verb, name, actor in connection.execute(query.where(_j.verb.in_((_CREATE, _REVOKE)))):
+            by = found.setdefault(name, {"created_by": None, "revoked_by": None})
+            by["created_by" if verb == _CREATE else "revoked_by"] = actor
+    return found
 
 
 def note_use(database: Database, used: Mapping[str, int]) -> None:

@@ -20,10 +20,10 @@ from dispatcher.store.engine import Database
 from dispatcher.store.journal import Entry, append, entries_of
 from dispatcher.store.line import advance, behind_another, hold, lines_of
 from dispatcher.store.schema import attempts, deliveries
-from dispatcher.store.search import Filter, Row, all_numbered, find, find_behind, numbered, one
+from dispatcher.store.search import Filter, Row, all_numbered, find, find_behind, numbered, one, under_keys
 
 __all__ = ["Change", "Filter", "Row", "all_numbered", "find", "find_behind", "history", "numbered", "one"]
-__all__ += ["operators_waiting", "replay", "resolve", "sort_out"]
+__all__ += ["operators_waiting", "replay", "resolve", "sort_out", "under_keys"]
 
 PAGE = 1_000
 

@@ -12,9 +12,9 @@ from sqlalchemy import ColumnElement, Connection, case, insert, select, text, up
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import Entry, append, entries_about
 from dispatcher.store.locks import Alone, alone
-from dispatcher.store.schema import deliveries, journal_keys, key_versions, operators
+from dispatcher.store.schema import deliveries, journal, journal_keys, key_versions, operators
 
-_o = operators.c
+_o, _j = operators.c, journal.c
 _k = key_versions.c
 # Asked with every survey: a text is not built anew each time.
 _LATEST = text("SELECT coalesce(max(revision), 0) FROM operators")
@@ -166,6 +166,54 @@ def _turn(
         if changed:
             append(connection, database.notary, [Entry(verb, actor, note, operator=name)], now)
         return bool(changed)
+
+
+# What closes an operator, and what opens it: an entry stands for one stop of its row that was set, or taken away.
+_STOPS, _STARTS = ("pause", "hold"), ("resume", "release")
+
+
+class Closing(NamedTuple):
+    """A time that an operator was closed: since when, and for how long it had been before, in all (µs)."""
+
+    since: int
+    total: int
+
+
+def closings(database: Database, names: Collection[str], most: int) -> dict[str, list[Closing]]:
+    """By name, the latest times that each operator was closed, in order, as far as its `most` last stops tell.
+
+    Its row has only their sum; when each was, the journal knows, which is written with the row.
+    """
+    found = {}
+    with database.reading() as connection:
+        for row in _standings(connection):
+            if row.name in names and (row.closed_since is not None or row.closed_total):
+                found[row.name] = _closings(connection, row, most)
+    return found
+
+
+def _closings(connection: Connection, row: Standing, most: int) -> list[Closing]:
+    """Back from how it stands now: with each entry there is one stop less, or one more."""
+    turns = _j.delivery_id.is_(None) & (_j.operator == row.name) & _j.verb.in_((*_STOPS, *_STARTS))
+    entries = connection.execute(select(_j.verb, _j.at).where(turns).order_by(_j.n.desc()).limit(2 * most))
+    stops = (row.paused_at is not None) + (row.held_at is not None)
+    since, until, total = row.closed_since, None, row.closed_total
+    found = []
+    for verb, at in entries:
+        if verb in _STARTS:
+            until = at if stops == 0 else until
+            stops += 1
+            continue
+        stops -= 1
+        if stops < 0:
+            # An entry is not there: what was before it, nobody can tell.
+            break
+        since = at if since is None else min(since, at)
+        if stops == 0:
+            total -= max(0, until - since) if until is not None else 0
+            found.append(Closing(since, total))
+            since = until = None
+    return found[::-1]
 
 
 def done_to(database: Database, name: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select, text
 
 from dispatcher.errors import Refused
 from dispatcher.policy import Status
-from dispatcher.store.dialect import Dialect, column, words_of
+from dispatcher.store.dialect import Dialect, Spelled, column, words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries
 
@@ -267,6 +267,23 @@ def one(database: Database, operator: str, key: str, kind: str | None) -> Row:
         types = " and ".join(row.type for row in rows)
         raise Refused(f"{operator} has {key} under {types}: name one with --type")
     return rows[0]
+
+
+_UNDER_KEYS = Spelled(
+    lambda its: (
+        f"""
+    SELECT {_COLUMNS} FROM {its.each.format("keys")} CROSS JOIN deliveries d {its.by.format("identity")}
+    WHERE d.key = {column(0)} AND d.operator = :operator AND d.type = :type
+    """
+    )
+)
+
+
+def under_keys(database: Database, operator: str, kind: str, keys: Sequence[str]) -> list[Row]:
+    """Those of these keys that the operator has a delivery of this type under, in any order."""
+    given = {"keys": orjson.dumps([[key] for key in keys]).decode(), "operator": operator, "type": kind}
+    with database.reading() as connection:
+        return [Row._make(row) for row in connection.execute(_UNDER_KEYS.on(connection), given)]
 
 
 def numbered(database: Database, number: int) -> Row | None:

@@ -10,7 +10,7 @@ from tests.simulation.machine import Link
 from tests.simulation.operators import Delivery, Operators, Sent
 from tests.simulation.rows import ATTEMPTS, DELIVERIES, KEY, OPERATORS, Closed, Made, Seen, due_again
 from tests.simulation.settings import RETENTION
-from tests.simulation.windows import Windows
+from tests.simulation.windows import Ended, Windows
 
 
 class Watch:
@@ -143,7 +143,9 @@ class Watch:
         # Whoever stood before it may have left in the same transaction.
         if self._is_behind_another(row):
             self.blame("line", f"{row} was claimed before its turn")
-        self._check_budget(row)
+        told = self.windows.overrun(row, self._made(row), self._schedule(row))
+        if told is not None:
+            self.blame("budget", f"{row}: {told}")
 
     def _is_behind_another(self, row: Seen) -> bool:
         if row.sequence is None:
@@ -159,11 +161,6 @@ class Watch:
             or (one.status == "dead" and one.id < row.id)
             for one in same
         )
-
-    def _check_budget(self, row: Seen) -> None:
-        told = self.windows.overrun(row, self._made(row), self._schedule(row))
-        if told is not None:
-            self.blame("budget", f"{row}: {told}")
 
     def _schedule(self, row: Seen) -> Schedule:
         return self.settings[row.operator].terms[row.type].schedule
@@ -221,7 +218,7 @@ class Watch:
             return
         last = made[-1]
         if last.reason == "interrupted" and last.duration is None:
-            self._interrupted(old, row)
+            self._interrupted(old, row, actor)
         else:
             self._answered(old, row, last, actor)
 
@@ -240,12 +237,14 @@ class Watch:
         if sent is None or sent.kind != "ours":
             self.blame("put_off", f"{row} was put off, and {sent and sent.kind} was no fault of ours")
             return
-        self.windows.put_off(row, actor)
+        self.windows.put_off(row, Ended(actor, sent.ended or 0, sent.ended_wall))
         due = sent.ended_wall + PUT_OFF
         if row.due_at != due and (row.status != "sending" or due > (row.claimed_at or 0)):
             self.blame("put_off", f"{row} was put off to {row.due_at}")
 
-    def _interrupted(self, old: Seen, row: Seen) -> None:
+    def _interrupted(self, old: Seen, row: Seen, actor: Process) -> None:
+        if old.anchor_at is None:
+            self.windows.began(row, Ended(actor, self.world.now, row.due_at or row.claimed_at or 0))
         claimant = self.claimant.get(row.id)
         if claimant is not None and claimant is self.world.current and row.id in self.adopted:
             self.blame("interrupted", f"{row} is told to be cut off, and its worker works")
@@ -267,6 +266,8 @@ class Watch:
             self.blame("overlap", f"{row}: two attempts that decided ran side by side")
         self.decided[row.id] = sent.ended
         self._check_key(row, last, sent)
+        if old.anchor_at is None:
+            self.windows.began(row, Ended(actor, sent.ended, sent.ended_wall))
         if row.status == "delivered" and row.delivery not in self.operators.book:
             self.blame("booked", f"{row} is delivered, and was never booked")
         if (row.status == "delivered") != sent.yes:

@@ -150,7 +150,6 @@ class Operators:
         key = self._key(name, told) if kind == "notice" else None
         answer = reply(self.world.chance, self.moods[name], self.history[name][-1].total_timeout)
         sent = Sent(process, delivery, answer.kind, self.world.now, process.clock(), key)
-        sent.asked = answer.asked
         self.under_way = [one for one in self.under_way if one.ended is None and not one.process.dead]
         self.under_way.append(sent)
         self.sent.append(sent)
@@ -208,6 +207,8 @@ class Network(httpx.AsyncBaseTransport):
         except BaseException:
             sent.end()
             raise
+        # Whoever stood still past the deadline has not heard of it.
+        sent.asked = answer.asked
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(sent, answer))
 
 
