@@ -39,7 +39,7 @@ def test_what_waits_and_what_is_dead_is_counted_by_operator(database: Database) 
     for name in ("acme", "bolt", "coin", "nobody"):
         own = glance(database, NOW + 3 * DAY + MINUTE, NOW + 2 * MINUTE, name)
         for mine, all_of in ((own.waiting, found.waiting), (own.dead, found.dead), (own.due, found.due)):
-            assert mine == {one: given for one, given in all_of.items() if one == name}  # type: ignore[attr-defined]
+            assert mine == {one: given for one, given in all_of.items() if one == name}
 
 
 def test_counting_ends_somewhere(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
