@@ -1,6 +1,6 @@
 """A real browser for the tests: Debian's Chromium by Playwright, and axe, which finds what bars people from a page.
 
-The fixture `chromium` (conftest) is one browser for each process of the test run. A test opens a page by `visiting`.
+The fixture `chromium` (conftest) is one browser for a module. A test opens a page by `visiting`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,9 +46,12 @@ def visiting(
     *,
     size: tuple[int, int] = WIDE,
     dark: bool = False,
+    wrong: list[str] | None = None,
     **options: Any,
 ) -> "Iterator[Page]":
-    """A page of a fresh browser, logged in with such an account (None: nobody). Its scripts must not fail.
+    """A page of a fresh browser, logged in with such an account (None: nobody).
+
+    Its scripts must not fail, nor anything be refused to them, unless `wrong` is where the faults are to go.
 
     `options` are Playwright's for a context, like `locale`, `timezone_id`, `java_script_enabled`.
     """
@@ -58,12 +61,12 @@ def visiting(
     if role is not None:
         context.add_cookies([{"name": COOKIE, "value": at.session(role, operator), "url": f"{at.url}/console"}])
     page = context.new_page()
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda told: wrong.append(told.text) if _is_fault(told.type, told.text) else None)
+    faults: list[str] = [] if wrong is None else wrong
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda told: faults.append(told.text) if _is_fault(told.type, told.text) else None)
     try:
         yield page
-        assert wrong == []
+        assert wrong is not None or faults == []
     finally:
         context.close()
 

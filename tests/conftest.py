@@ -25,9 +25,9 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iter
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """One browser for this process of the test run; skips where there is none."""
+    """One browser for a module, whose tests are not asynchronous: Playwright's own loop runs meanwhile. May skip."""
     with browser.started() as started:
         yield started
 

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,10 @@ class Console:
         return [line for line in self.lines if line["event"] == name]
 
 
+NONE: Mapping[str, str] = {}
+Answer = httpx.Response
+
+
 class Visitor:
     """A browser without a screen: it keeps cookies, and sends the forms that pages show it."""
 
@@ -93,12 +97,10 @@ class Visitor:
     async def get(self, path: str, **headers: str) -> httpx.Response:
         return await self.client.get(path, headers=headers)
 
-    async def post(
-        self, path: str, _token: str | None = None, _headers: dict[str, str] | None = None, **form: Any
-    ) -> httpx.Response:
+    async def post(self, path: str, token: str | None = None, headers: Mapping[str, str] = NONE, **form: Any) -> Answer:
         """With the form token of this session, or the one that is given."""
-        token = _token if _token is not None else form_token(self.session or "")
-        return await self.client.post(path, data={"form_token": token, **form}, headers=_headers)
+        own = form_token(self.session or "") if token is None else token
+        return await self.client.post(path, data={"form_token": own, **form}, headers=dict(headers))
 
     async def log_in(
         self, name: str, password: str = PASSWORD, path: str = "/console/login", **headers: str

@@ -115,10 +115,9 @@ async def test_without_a_session_in_force_every_page_leads_to_the_door(at: Conso
         connection.execute(text("UPDATE sessions SET created_at = :began WHERE hash = :hash"), began)
         connection.execute(text("UPDATE accounts SET disabled_at = 1 WHERE name = 'off'"))
     for session in (None, expired, ended, off, "", "x" * 43, "ü" * 10, "x" * 10_000):
-        given = {"cookie": f"{COOKIE}={session}".encode()} if session else {}
-        for headers in ({}, {"x-live": "1"}):
-            visitor = Visitor(at)
-            answer = await visitor.client.request(page.method, path_of(page), headers={**given, **headers})
+        given = [(b"cookie", f"{COOKIE}={session}".encode())] if session else []
+        for headers in ([], [(b"x-live", b"1")]):
+            answer = await Visitor(at).client.request(page.method, path_of(page), headers=[*given, *headers])
             assert is_guarded(answer)
             assert answer.status_code == 401 if headers else leads_to_the_login(answer), (session, answer.status_code)
     assert content(at.database)["deliveries"] == before["deliveries"]
@@ -371,7 +370,7 @@ async def test_what_strangers_wrote_is_text_on_every_page(at: Console, database:
 
 async def test_what_was_done_by_somebody_is_in_the_journal_under_his_name(at: Console) -> None:
     visitor = Visitor(at, at.session(Role.ADMIN, name="li.wei"))
-    form = {"name": "new.one", "role": "support", "password": "a whole other sentence"}
+    form: dict[str, Any] = {"name": "new.one", "role": "support", "password": "a whole other sentence"}
     made = await visitor.post("/console/accounts/new", **form)
     assert made.status_code == 303, made.text
     for did in ("disable", "enable"):

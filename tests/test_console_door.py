@@ -259,7 +259,7 @@ async def test_a_login_needs_the_form_of_this_very_door(at: Console) -> None:
     hers = token_in((await mallory.get("/console/login")).text)
     his = token_in((await victim.get("/console/login")).text)
     assert hers != his
-    form = {"name": "li.wei", "password": PASSWORD}
+    form: dict[str, Any] = {"name": "li.wei", "password": PASSWORD}
     for token in (hers, "", accounts.form_token("")):
         assert (await victim.post("/console/login", token, **form)).status_code == 403
     assert (await victim.post("/console/login", his, {"sec-fetch-site": "cross-site"}, **form)).status_code == 403
@@ -347,7 +347,7 @@ def test_a_password_that_was_changed_while_it_was_proved_opens_nothing(database:
 async def test_everybody_changes_his_own_password_and_is_out_elsewhere(at: Console) -> None:
     session = at.session(Role.OPERATOR, "acme")
     here, elsewhere = Visitor(at, session), Visitor(at, at.session(Role.OPERATOR, "acme"))
-    form = {"password": PASSWORD, "fresh": OTHER, "again": OTHER}
+    form: dict[str, Any] = {"password": PASSWORD, "fresh": OTHER, "again": OTHER}
     for wrong, told in (
         ({"password": OTHER}, "This is not the password"),
         ({"again": PASSWORD}, "not the same"),
@@ -378,7 +378,7 @@ async def test_with_an_open_session_a_password_is_not_guessed_without_end(at: Co
 
 async def test_an_admin_makes_accounts_and_whatever_is_wrong_is_told_where_it_stands(at: Console) -> None:
     visitor = Visitor(at, at.session(Role.ADMIN, name="li.wei"))
-    form = {"name": "acme-1", "role": "operator", "operator": "acme", "password": OTHER}
+    form: dict[str, Any] = {"name": "acme-1", "role": "operator", "operator": "acme", "password": OTHER}
     for wrong, told in (
         ({"name": "Acme 1"}, "small letters"),
         ({"name": "li.wei"}, "There is, or was"),

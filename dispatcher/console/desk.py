@@ -1,8 +1,9 @@
 """What the pages work with, and what one request for a page is."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -21,6 +22,10 @@ from dispatcher.web.reading import body_of
 
 # A thousand ticked rows, and more.
 MOST_FORM_BYTES = 256 * 1024
+# Answers of the store that are kept for a moment; each operator's people have some of their own.
+MOST_KEPT = 500
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,29 @@ class Desk:
     faults: Callable[[], dict[str, str]]
     log: Log
     gate: Gate = field(default_factory=Gate)
+    _kept: dict[object, tuple[float, Any]] = field(default_factory=dict, repr=False)
 
     def operators(self) -> Mapping[str, Operator]:
         """Those in force."""
         return self.roster().operators
+
+    async def remember(self, key: object, seconds: float, function: Callable[[], T]) -> T:
+        """What this function of the store gave, or gave to somebody else so long ago at the most: however many look
+
+        at a page that keeps itself fresh, the store is asked once.
+        """
+        kept = self._kept.get(key)
+        if kept is None or kept[0] < time.monotonic():
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            kept = (time.monotonic() + seconds, await self.ask(function))
+            self._kept[key] = kept
+        given: T = kept[1]
+        return given
+
+    def forget(self) -> None:
+        """Something was changed by hand: whoever did it sees it."""
+        self._kept.clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"moment": _moment, "shown": _shown, "grouped": _grouped}
+    environment.filters |= {"moment": _moment, "hour": _hour, "shown": _shown, "grouped": _grouped}
     environment.globals["file"] = _file
     return environment
 
@@ -56,6 +56,13 @@ def _moment(at: int | None) -> Markup:
         return Markup()
     text = to_datetime(at).strftime("%Y-%m-%d %H:%M:%S")
     return Markup('<time datetime="{}">{} UTC</time>').format(iso(at), text)
+
+
+def _hour(at: int) -> Markup:
+    """As `_moment`, only hour and minute; the rest is in the title."""
+    moment = to_datetime(at)
+    title, text = moment.strftime("%Y-%m-%d %H:%M UTC"), moment.strftime("%H:%M")
+    return Markup('<time datetime="{}" data-short data-title="{}">{}</time>').format(iso(at), title, text)
 
 
 def _shown(text: object) -> str:

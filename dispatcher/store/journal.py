@@ -151,10 +151,11 @@ def entries_of(connection: Connection, delivery: int) -> list[Noted]:
     return [Noted._make(row) for row in connection.execute(query.order_by(_j.n))]
 
 
-def entries_about(connection: Connection, operator: str) -> list[Noted]:
-    """What was done to an operator, in order."""
+def entries_about(connection: Connection, operator: str, most: int | None = None) -> list[Noted]:
+    """What was done to an operator, in order; of it all, the last `most`."""
     query = select(*_NOTED).where(_j.delivery_id.is_(None), _j.operator == operator)
-    return [Noted._make(row) for row in connection.execute(query.order_by(_j.n))]
+    newest = connection.execute(query.order_by(_j.n.desc()).limit(most)).all()
+    return [Noted._make(row) for row in reversed(newest)]
 
 
 class Broken(NamedTuple):

@@ -216,8 +216,8 @@ def _closings(connection: Connection, row: Standing, most: int) -> list[Closing]
     return found[::-1]
 
 
-def done_to(database: Database, name: str) -> list[dict[str, Any]]:
-    """Who changed, paused, resumed, held or released it, in order; and which settings, by name."""
+def done_to(database: Database, name: str, most: int | None = None) -> list[dict[str, Any]]:
+    """Who changed, paused, resumed, held or released it, in order, the last `most`; and which settings, by name."""
     with database.reading() as connection:
         return [
             {
@@ -228,7 +228,7 @@ def done_to(database: Database, name: str) -> list[dict[str, Any]]:
                 "changed": None if one.changed is None else orjson.loads(one.changed),
                 "key_version": one.key_version,
             }
-            for one in entries_about(connection, name)
+            for one in entries_about(connection, name, most)
         ]
 
 
