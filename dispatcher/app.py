@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
+from dispatcher import __version__
 from dispatcher.broom import SWEEP_SECONDS, Broom
 from dispatcher.clock import Clock
 from dispatcher.config import Config, load_config
@@ -18,7 +19,9 @@ from dispatcher.dispatch.minutes import Minutes
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
 from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
+from dispatcher.metrics import Exposition, State, Work
 from dispatcher.pacer import LOOK_SECONDS, Pacer
+from dispatcher.protocols import PROTOCOLS
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
@@ -27,7 +30,8 @@ from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import let_dead_leave
 from dispatcher.telemetry import Log
 from dispatcher.tls import tls_context
-from dispatcher.web import Api, application, bind, serving
+from dispatcher.tracing import open_traces
+from dispatcher.web import Api, application, bind, metrics_route, serving
 from dispatcher.wire import Grant, PinnedTransport, Resolver, Transport, Wire
 
 STUCK_SECONDS = 15.0
@@ -38,7 +42,7 @@ PATIENCE_SECONDS = 1.0
 # For a server's answer: less than the others wait for a beat.
 SILENCE_SECONDS = 4.0
 # Settings that only a start reads.
-_FIXED = ("database", "web", "log_format", "log_level", "master_key", "former_master_key")
+_FIXED = ("database", "web", "log_format", "log_level", "traces", "master_key", "former_master_key")
 
 
 class Daemon:
@@ -58,6 +62,7 @@ class Daemon:
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._api: Api | None = None
         try:
             self.database.occupy()
             self.clock = clock or self.database.clock()
@@ -71,6 +76,7 @@ class Daemon:
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
             self.dispatch.refresh = self._refresh
+            self.dispatch.traces = open_traces(config.traces, __version__, self._traces_tell)
             self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
             self.minutes = Minutes(self.dispatch, self.database, self.clock, log)
             self.pacer = Pacer(self.dispatch.store, self.database, self.clock, log)
@@ -235,10 +241,28 @@ class Daemon:
             faults[f"operator {name}"] = "its settings can't be used; the log says why"
         if not self.rounds.scheduler.running:
             faults["scheduler"] = "not running"
-        stuck = time.monotonic() - self.dispatch.turned_at
-        if stuck > STUCK_SECONDS:
-            faults["worker"] = f"the claim loop has not gone round for {stuck:.0f} s"
-        return faults
+        if self._stopping:
+            faults["worker"] = "it is stopping, and claims nothing more"
+        elif self._idle > STUCK_SECONDS:
+            faults["worker"] = f"the claim loop has not gone round for {self._idle:.0f} s"
+        return faults | (self._api.stuck(STUCK_SECONDS) if self._api is not None else {})
+
+    def checks(self) -> dict[str, str]:
+        """All that `not_ready` looks at, and what there is to say of it while it is well."""
+        told = dict.fromkeys(("database", "network", "journal", "operators", "scheduler", "api"), "ok")
+        return told | {"worker": f"the claim loop went round {self._idle:.1f} s ago"}
+
+    @property
+    def _idle(self) -> float:
+        return time.monotonic() - self.dispatch.turned_at
+
+    def _state(self) -> State:
+        """As /metrics tells it."""
+        faults = {"operators" if name.startswith("operator ") else name for name in self.not_ready()}
+        dispatch = self.dispatch
+        in_flight = {name: lane.in_flight for name, lane in dispatch.lanes.items()}
+        work = Work(in_flight, dispatch.concurrency, self._idle, dispatch.crew.size)
+        return State({name: name not in faults for name in self.checks()}, work)
 
     def _rescue(self) -> None:
         self.dispatch.rescue_soon(self.clock.now() - self.config.lease)
@@ -257,10 +281,25 @@ class Daemon:
             return
         bound = bind(self.config.listen)
         web = self.config.web
-        api = Api(self.database, self.clock, web, lambda: self._operators, self._vault.lock, self.log)
+        figures = self.dispatch.figures
+        api = Api(
+            self.database,
+            self.clock,
+            web,
+            lambda: self._operators,
+            self._vault.lock,
+            self.log,
+            figures=figures,
+            traces=self.dispatch.traces,
+        )
+        self._api = api
         desk = Desk(self.database, self.clock, api.ask, lambda: self._roster, self.not_ready, self.log)
-        async with api.working(), serving(bound, application(self.not_ready, api, routes(desk)), web) as url:
-            yield url
+        exposition = Exposition(figures, self.database, self.clock, PROTOCOLS, self._state, self.log)
+        pages = [*routes(desk), *metrics_route(exposition.scrape, api.doorman, web.metrics)]
+        app = application(self.not_ready, api, pages, self.checks)
+        with contextlib.closing(exposition):
+            async with api.working(), serving(bound, app, web) as url:
+                yield url
 
     def _obey_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -286,7 +325,12 @@ class Daemon:
         self.log.info("stopping", signal=name, in_flight=self.dispatch.in_flight)
         self.dispatch.stop()
 
+    def _traces_tell(self, told: str) -> None:
+        self.log.warning("traces_not_sent", told=told)
+
     async def close(self) -> None:
+        if self.dispatch.traces is not None:
+            await asyncio.to_thread(self.dispatch.traces.close)
         for transport in [*self._retired, *(lane.transport for lane in self.dispatch.lanes.values())]:
             await transport.aclose()
         self.database.close()
