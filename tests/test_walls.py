@@ -15,17 +15,15 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {"errors", "clock", "events", "policy", "crypto", "egress", "secret", "settings", "presets", "readers"}
         )
-        | {"operator", "place", "apikey"},
+        | {"operator", "place", "apikey", "lang"},
     ),
-    ("doors out", frozenset({"seal", "wire", "store", "telemetry", "tls"})),
+    ("doors out", frozenset({"seal", "wire", "store", "telemetry", "tls", "supervisor"})),
     ("protocols", frozenset({"protocols"})),
     ("configuration", frozenset({"config"})),
-    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "broom", "roster"})),
+    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "broom", "roster", "summaries"})),
     (
         "street side",
-        frozenset(
-            {"app", "receiver", "demo", "web", "cli", "lang", "rows", "verify", "outbox", "__main__", "__init__"}
-        ),
+        frozenset({"app", "receiver", "demo", "web", "cli", "rows", "verify", "outbox", "__main__", "__init__"}),
     ),
 )
 # On these floors the rooms may use one another, though never in a circle; on the others never.

@@ -122,8 +122,8 @@ def _terms(
     terms = Terms(
         url=url,
         auth=read_auth(own, read_auth(table, Auth(protocol.defaults["auth"]))),
-        schedule=_schedule(_merged(table, own, "retry", _schedules(layers))),
-        rule=_rule(_merged(table, own, "success", _layers(layers, "success"))),
+        schedule=schedule_of(_merged(table, own, "retry", _schedules(layers))),
+        rule=rule_of(_merged(table, own, "success", _layers(layers, "success"))),
     )
     own.close()
     if url is not None and url.lower().startswith("http:"):
@@ -210,7 +210,8 @@ def _less(layer: Mapping[str, Any], gone: Collection[str]) -> Mapping[str, Any]:
     return {key: value for key, value in layer.items() if key not in gone}
 
 
-def _schedule(table: Table) -> Schedule:
+def schedule_of(table: Table) -> Schedule:
+    """When it is tried again; the table is read whole."""
     asked = table.duration("retry_after", 0)
     if table.has("every") or table.has("for"):
         every, window = table.duration("every", 0, SECOND), table.duration("for", 0, SECOND)
@@ -231,7 +232,7 @@ def _schedule(table: Table) -> Schedule:
     return schedule
 
 
-def _rule(table: Table) -> Rule:
+def rule_of(table: Table) -> Rule:
     """What counts as a yes."""
     rule = Rule(
         statuses=frozenset(table.read("statuses", (200,), http_statuses)),

@@ -43,9 +43,9 @@ class Lane:
     `hungry`: there may be something due that is not claimed yet. `proven`: an attempt has ended, the latest at
     `moved_at` and in `pace` (µs). `closed_since`, `closed_total` (µs): since when it is paused or held, and how long it
     was before; `closings`: the same for each time that this worker has heard of. `failures`: attempts that failed in a
-    row. `cut_off`: the last request did not leave this machine. While it is that, or held, nothing is sent before
-    `rest_until`. `unwritten`: what the database does not have yet; it stands all the same. `forms`: by message type, as
-    it is needed.
+    row, the first of them at `failing_since` (µs). `cut_off`: the last request did not leave this machine. While it is
+    that, or held, nothing is sent before `rest_until`. `unwritten`: what the database does not have yet; it stands all
+    the same. `forms`: by message type, as it is needed.
     """
 
     operator: Operator
@@ -64,6 +64,7 @@ class Lane:
     rest_until: int = 0
     rest: int = 0
     failures: int = 0
+    failing_since: int = 0
     closed_since: int | None = None
     closed_total: int = 0
     closings: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
@@ -144,6 +145,8 @@ class Lane:
         self.rest_until = now + self.rest
         if verdict.verb is Verb.PUT_OFF:
             return None
+        if not self.failures:
+            self.failing_since = now
         self.failures += 1
         if breaker is None or self.held or self.failures < breaker.failures:
             return None

@@ -1,6 +1,6 @@
 """What is served over HTTP: whether we live and work, and the API (interface.md, HTTP API)."""
 
-from dispatcher.web.api import Api, Faults, application
+from dispatcher.web.api import Api, Faults, application, served
 from dispatcher.web.server import bind, serving
 
-__all__ = ["Api", "Faults", "application", "bind", "serving"]
+__all__ = ["Api", "Faults", "application", "bind", "served", "serving"]

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as Asgi
 
@@ -187,6 +187,11 @@ def application(faults: Faults, api: Api | None = None) -> Starlette:
     # A path with another's slash is another path.
     app.router.redirect_slashes = False
     return app
+
+
+def served(app: Starlette) -> list[str]:
+    """The first parts of the paths that there are."""
+    return sorted({"/" + route.path.split("/")[1] for route in app.routes if isinstance(route, Route | Mount)})
 
 
 def _routes(api: Api, ways: Sequence[Way]) -> list[Route]:
