@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,10 +23,14 @@ from dispatcher.protocols import PROTOCOLS
 from dispatcher.settings import Table
 from dispatcher.web.problem import Kind
 from tests.story import Story, until
+from tests.test_notifications_story import Chat, chatting
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
+NOTIFICATIONS = (ROOT / "docs" / "notifications.md").read_text("utf-8")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
 ORDER = "1234567890123456789"
 
@@ -56,16 +61,19 @@ class Desk:
         (spins,) = blocks(README, "json")
         (folder / "spins.ndjson").write_text(spins, "utf-8")
         self.running: list[subprocess.Popen[bytes]] = []
+        self.environment: dict[str, str] = {}
 
     def type(self, command: str) -> subprocess.CompletedProcess[str] | None:
         """Runs a line as it stands in the README; `&` leaves it running."""
+        environment = {**os.environ, **self.environment}
         script = f'dispatcher() {{ exec "{sys.executable}" -m dispatcher "$@"; }}; {command.removesuffix("&")}'
         if command.endswith("&"):
-            self.running.append(subprocess.Popen(["bash", "-c", script], cwd=self.folder, stderr=subprocess.DEVNULL))
+            left: dict[str, Any] = {"cwd": self.folder, "stderr": subprocess.DEVNULL, "env": environment}
+            self.running.append(subprocess.Popen(["bash", "-c", script], **left))
             return None
-        return subprocess.run(
-            ["bash", "-c", script], cwd=self.folder, capture_output=True, encoding="utf-8", check=False, timeout=60
-        )
+        line = ["bash", "-c", script]
+        run: dict[str, Any] = {"cwd": self.folder, "env": environment, "timeout": 60, "check": False}
+        return subprocess.run(line, capture_output=True, encoding="utf-8", **run)
 
     def status(self) -> str:
         shown = self.type(f"dispatcher show acme {ORDER} --json")
@@ -92,6 +100,7 @@ def test_the_example_configuration_loads_without_a_fault(monkeypatch: pytest.Mon
     monkeypatch.setenv("BROOK_TOKEN", "a-token")
     monkeypatch.setenv("BROOK_KEY", "0123456789abcdef")
     monkeypatch.setenv("BROOK_IV", "fedcba9876543210")
+    monkeypatch.setenv("OPS_WEBHOOK", "https://hooks.example/services/T0/B0/0123456789abcdef")
     config = load_config(ROOT / "config.example.toml")
     assert not config.warnings
     assert set(config.operators) == {"acme", "brook"}
@@ -109,6 +118,7 @@ def test_the_table_of_settings_has_every_setting_and_no_other(monkeypatch: pytes
     rows = re.findall(r"^\| `([^`]+)`( ✱)? \|", page, re.MULTILINE)
     read = {".".join(_general(path)) for path in settings_read(monkeypatch)}
     tables = {name.rpartition(".")[0] for name in read} | {"operators", "operators.NAME.TYPE", "operators.NAME.headers"}
+    tables |= {name for name in read if re.fullmatch(r"notifications\.\w+", name)}
     told = {name for name, _ in rows if not name.endswith(".HEADER")}
     of_a_type = {f"operators.NAME.TYPE.{table}" for table in ("retry", "success")}
     assert told == {name for name in read if name not in tables and not _of_a_type(name)} | of_a_type
@@ -126,12 +136,16 @@ def settings_read(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, ...]]:
     monkeypatch.setattr(Table, "has", has)
     for name in ("BROOK_TOKEN", "BROOK_KEY", "BROOK_IV"):
         monkeypatch.setenv(name, "0123456789abcdef")
+    monkeypatch.setenv("OPS_WEBHOOK", "https://hooks.example/services/T0/B0/0123456789abcdef")
     load_config(ROOT / "config.example.toml")
     return {path for path in asked if not path[-1].endswith(("_env", "_file"))}
 
 
 def _general(path: tuple[str, ...]) -> tuple[str, ...]:
-    """With NAME for the operator and TYPE for the message type."""
+    """With NAME for the operator or notification, and TYPE for the message type."""
+    if path[0] == "notifications" and len(path) > 2:
+        # Its retry is an operator's, which is told once.
+        return ("notifications", "NAME", *(path[2:3] if path[2] == "retry" else path[2:]))
     if path[0] != "operators" or len(path) < 2:
         return path
     below = path[2:]
@@ -243,6 +257,26 @@ def test_the_apis_commands_do_what_its_page_says(tmp_path: Path) -> None:
     assert [answer.json()["status"] for answer in answers[4:]] == ["pending", "resolved"]
 
 
+def test_the_commands_of_the_page_on_notifications_do_what_it_says(tmp_path: Path) -> None:
+    (trying,) = blocks(NOTIFICATIONS, "sh")
+    (table,) = blocks(NOTIFICATIONS, "toml")
+    chat = Chat((200, '{"code":0}'))
+    with chatting(chat) as url, desk(tmp_path) as place:
+        config = tmp_path / "config.toml"
+        config.write_text(config.read_text("utf-8") + table, "utf-8")
+        place.environment = {"OPS_WEBHOOK": url, "OPS_SECRET": "a-secret"}
+        place.type("dispatcher run &")
+        for command in commands(trying):
+            done = place.type(command)
+            assert done is not None
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            if command.startswith("dispatcher log"):
+                assert "notify:ops" in done.stdout
+    ((_, body),) = chat.got
+    assert body["content"]["post"]["zh_cn"]["title"] == "dispatcher：notify:ops 的测试消息，无需处理"
+    assert {"timestamp", "sign"} < body.keys()
+
+
 def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| ([^|]+) \|", API, re.MULTILINE)
     told = {
@@ -254,7 +288,8 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh")])
+    pages = (README, API, NOTIFICATIONS, OPERATIONS, DEPLOY)
+    run = "\n".join(block for page in pages for block in blocks(page, "sh"))
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
     assert named == set(main.list_commands(None)) - {"demo", "web"}  # type: ignore[arg-type]  # needs no context

@@ -6,14 +6,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dispatcher.clock import MINUTE, SECOND
-from dispatcher.config.operators import Defaults, rule_of, schedule_of, timeouts
+from dispatcher.config.operators import Defaults, schedule_of, timeouts
 from dispatcher.errors import Unfit, choices
 from dispatcher.events import shown
 from dispatcher.operator import NOTIFY, SUMMARY, Auth, Chat, Language, Notification, Operator, Signing, Tell, Terms
 from dispatcher.protocols import chat, summary
 from dispatcher.readers import operator_url, webhook_secret
 from dispatcher.secret import Secret
-from dispatcher.settings import Report, Table
+from dispatcher.settings import Table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _SECRET = re.compile(r"[!-~]{1,256}", re.ASCII)
@@ -45,7 +45,7 @@ def notification_of(name: str, table: Table, defaults: Defaults) -> Operator:
     retry, standing = table.raw.get("retry"), summary.PROTOCOL.defaults["retry"]
     own = table.table("retry", None if isinstance(retry, Mapping) and "every" in retry else standing)
     terms = Terms(
-        origin, Auth.NONE, schedule_of(own), rule_of(Table(chat.SUCCESS[preset], (), Report(table.report.folder)))
+        origin, Auth.NONE, schedule_of(own), chat.SUCCESS[preset]
     )
     table.close()
     return Operator(

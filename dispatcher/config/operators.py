@@ -123,7 +123,7 @@ def _terms(
         url=url,
         auth=read_auth(own, read_auth(table, Auth(protocol.defaults["auth"]))),
         schedule=schedule_of(_merged(table, own, "retry", _schedules(layers))),
-        rule=rule_of(_merged(table, own, "success", _layers(layers, "success"))),
+        rule=_rule(_merged(table, own, "success", _layers(layers, "success"))),
     )
     own.close()
     if url is not None and url.lower().startswith("http:"):
@@ -232,7 +232,7 @@ def schedule_of(table: Table) -> Schedule:
     return schedule
 
 
-def rule_of(table: Table) -> Rule:
+def _rule(table: Table) -> Rule:
     """What counts as a yes."""
     rule = Rule(
         statuses=frozenset(table.read("statuses", (200,), http_statuses)),

@@ -7,22 +7,22 @@ as plain text wherever there is one: nothing in them is markup, a link's name or
 import base64
 import hmac
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import quote
 
 import orjson
 
 from dispatcher.clock import MILLISECOND, SECOND
 from dispatcher.operator import Chat, Language, Notification
+from dispatcher.policy import Rule
 from dispatcher.secret import SecretBytes
 
-# What is a yes, as an operator's `success` would say it: they all answer 200 to what they refuse, but for Slack.
-SUCCESS: Mapping[Chat, Mapping[str, Any]] = {
-    Chat.JSON: {"statuses": [200, 201, 202, 204]},
-    Chat.FEISHU: {"statuses": [200], "field": "code", "values": [0]},
-    Chat.DINGTALK: {"statuses": [200], "field": "errcode", "values": [0]},
-    Chat.WECOM: {"statuses": [200], "field": "errcode", "values": [0]},
-    Chat.SLACK: {"statuses": [200]},
+# What is a yes: they all answer 200 to what they refuse, but for Slack.
+SUCCESS: Mapping[Chat, Rule] = {
+    Chat.JSON: Rule(statuses=frozenset({200, 201, 202, 204})),
+    Chat.FEISHU: Rule(field=("code",), values=(0,)),
+    Chat.DINGTALK: Rule(field=("errcode",), values=(0,)),
+    Chat.WECOM: Rule(field=("errcode",), values=(0,)),
+    Chat.SLACK: Rule(),
 }
 # Bytes of text. WeCom cuts at 2048; Feishu and DingTalk refuse a body of 20 KiB, Slack one of 40,000 characters.
 _LONGEST = {Chat.WECOM: 2_000}
