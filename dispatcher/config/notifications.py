@@ -44,9 +44,7 @@ def notification_of(name: str, table: Table, defaults: Defaults) -> Operator:
     failing.close()
     retry, standing = table.raw.get("retry"), summary.PROTOCOL.defaults["retry"]
     own = table.table("retry", None if isinstance(retry, Mapping) and "every" in retry else standing)
-    terms = Terms(
-        origin, Auth.NONE, schedule_of(own), chat.SUCCESS[preset]
-    )
+    terms = Terms(origin, Auth.NONE, schedule_of(own), chat.SUCCESS[preset])
     table.close()
     return Operator(
         name=f"{NOTIFY}{name}",
