@@ -95,7 +95,7 @@ def test_every_setting_that_is_read_as_a_secret_has_a_canary(
     names = {re.sub(r"^notifications\.\w+", "notifications.NAME", name) for name in names}
     names = {re.sub(r"\.headers\..*", ".headers.HEADER", name) for name in names}
     assert names == canaries.settings.keys()
-    page = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    page = "".join((ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("settings", "notifications"))
     assert names == {*re.findall(r"^\| `([^`]+)` ✱ \|", page, re.MULTILINE)}
 
 

@@ -28,7 +28,7 @@ from dispatcher.operator import NOTIFY, SUMMARY, Operator
 from dispatcher.policy import Status
 from dispatcher.protocols import summary
 from dispatcher.store.corridor import accept
-from dispatcher.store.engine import Database
+from dispatcher.store.engine import Database, is_there
 from dispatcher.store.ledger import Filter, Row, find, history, one
 
 _LOOK_SECONDS = 0.1
@@ -48,8 +48,8 @@ def command() -> None:
 def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
     """Every notification that the file declares, and what became of its latest summary."""
     config = read_configuration(config_path)
-    database = opened(config) if config.notifications else None
-    rows = [_row(database, told) for told in config.notifications.values() if database]
+    database = opened(config) if is_there(config.database) else None
+    rows = [_row(database, told) for told in config.notifications.values()]
     if as_json:
         for row in rows:
             print_json(row)
@@ -61,10 +61,11 @@ def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
         click.echo(words(lang)["nothing"])
 
 
-def _row(database: Database, operator: Operator) -> dict[str, Any]:
+def _row(database: Database | None, operator: Operator) -> dict[str, Any]:
     notification = operator.notification
     assert notification is not None
-    last = next(find(database, Filter(operator=operator.name, type=SUMMARY), 1), None)
+    found = find(database, Filter(operator=operator.name, type=SUMMARY), 1) if database else iter(())
+    last = next(found, None)
     return {
         "notification": operator.name.removeprefix(NOTIFY),
         "preset": notification.preset.value,
