@@ -147,6 +147,10 @@ class Daemon:
         self.dispatch.lanes, self._roster, self.dispatch.revision = lanes, roster, roster.revision
         self._operators = roster.operators
         self.dispatch.unfit = roster.faults.keys()
+        if roster.notifications and not self.summaries.begun:
+            # Whoever tells nobody anything pays for no round.
+            self.summaries.begun = True
+            self.rounds.every(ROUND_SECONDS, "summaries", self.summaries.round)
 
     def _lane(self, member: Member) -> Lane:
         operator = member.operator
@@ -207,7 +211,6 @@ class Daemon:
                 await self.dispatch.rescue(self.clock.now() - self.config.lease)
                 self.rounds.every(SWEEP_SECONDS, "sweep", self.broom.round)
                 self.rounds.every(HEAD_SECONDS, "journal", self._tell_head_soon)
-                self.rounds.every(ROUND_SECONDS, "summaries", self.summaries.round)
                 self.rounds.start(self.dispatch.look, self._rescue)
                 stack.callback(self.broom.stop)
                 stack.callback(self.summaries.stop)
@@ -221,8 +224,9 @@ class Daemon:
                     stack.callback(beating.cancel)
                 self.log.info("running", **web, **self._told())
                 self.supervisor.ready()
-                self.rounds.every(SIGN_SECONDS, "supervisor", self._show_life)
-                self._show_life()
+                if self.supervisor.listens:
+                    self.rounds.every(SIGN_SECONDS, "supervisor", self._show_life)
+                    self._show_life()
                 await self._tell_head()
                 await self.dispatch.run()
             await self._leave()

@@ -60,6 +60,8 @@ class Summaries:
     ) -> None:
         self.keep: int | None = None
         self.console: str | None = None
+        # Whether its rounds have begun.
+        self.begun = False
         self._store = store
         self._database = database
         self._clock = clock

@@ -32,6 +32,10 @@ class Supervisor:
         watchdog = int(usec) / 1e6 if meant and usec.isascii() and usec.isdigit() and int(usec) else None
         return cls(environment.get("NOTIFY_SOCKET") or None, watchdog)
 
+    @property
+    def listens(self) -> bool:
+        return self._address is not None
+
     def ready(self) -> None:
         """We are up; or a reload is over, whatever came of it."""
         self._tell("READY=1")

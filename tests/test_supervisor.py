@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher import __version__
 from dispatcher.supervisor import Supervisor
 from tests.confined import NUMBERS
 from tests.story import Daemon, Story, orders, until
@@ -88,7 +89,11 @@ def test_systemd_hears_when_the_daemon_is_up_lives_reloads_and_stops(tmp_path: P
     with systemd(tmp_path, address) as heard, Story(tmp_path) as story:
         with service(story, story.line("run"), heard.environment()) as daemon:
             until(lambda: heard.pings() >= 2, told=daemon.text)
-            assert daemon.told("running")[0]["watchdog_seconds"] == 60
+            (told,) = daemon.told("running")
+            assert {"/healthz", "/openapi.json", "/readyz", "/v1"} <= set(told["paths"])
+            assert (told["web"], told["watchdog_seconds"]) == (daemon.web, 60)
+            assert (told["version"], told["database"], told["operators"]) == (__version__, str(story.database), 1)
+            assert (told["retention"], told["egress_allow"]) == ("30d", ["127.0.0.0/8"])
             said = heard.said()
             assert said[0] == "READY=1"
             assert "STATUS=delivering for 1 operators" in said
