@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import dispatcher.app as app
+from dispatcher import health
+from dispatcher.app import Daemon
 from dispatcher.config import load_config
 from dispatcher.telemetry import configure_logs
 
@@ -19,8 +20,8 @@ LOOP_HANGS_SECONDS = 4.0
 
 async def main(path: Path) -> None:
     # Less than there is between two looks of an idle worker; so it looks more often.
-    app.STUCK_SECONDS = STUCK_SECONDS
-    daemon = app.Daemon(load_config(path), configure_logs(as_json=True, level="info"))
+    health.STUCK_SECONDS = STUCK_SECONDS
+    daemon = Daemon(load_config(path), configure_logs(as_json=True, level="info"))
     daemon.rounds.every(0.2, "often", daemon.dispatch.look)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, daemon.dispatch._thread.submit, time.sleep, 3_600)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from dispatcher.clock import WallClock, parse_moment, to_datetime
-from dispatcher.config import Config, load_config
+from dispatcher.config import Config, load_config, load_toml
 from dispatcher.errors import ConfigError, DispatcherError, Outdated, Refused, Unfit
 from dispatcher.events import printable
 from dispatcher.lang import LANGUAGES, Words
@@ -40,6 +40,26 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scr
 
 
 lang_option = click.option("--lang", type=click.Choice(LANGUAGES), help="Words of tables; the locale's unless given.")
+
+
+def operator_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """For a shell's completion: the operators that the file declares; nothing where it can't be read."""
+    path = ctx.params.get("config_path") or os.environ.get("DISPATCHER_CONFIG") or "config.toml"
+    return [name for name in _declared(Path(path), "operators") if name.startswith(incomplete)]
+
+
+def notification_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """As `operator_names`."""
+    path = ctx.params.get("config_path") or os.environ.get("DISPATCHER_CONFIG") or "config.toml"
+    return [name for name in _declared(Path(path), "notifications") if name.startswith(incomplete)]
+
+
+def _declared(path: Path, table: str) -> list[str]:
+    # Without reading what stands in it: no secret's file is opened for a name.
+    with suppress(DispatcherError):
+        found = load_toml(path).get(table)
+        return [*found] if isinstance(found, dict) else []
+    return []
 
 
 class Moment(click.ParamType[int]):

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dispatcher.clock import DAY, SECOND, duration_text
+from dispatcher.config.notifications import notification_of
 from dispatcher.config.operators import Defaults, declared_document, operator_of, timeouts
 from dispatcher.config.web import Web, web_of
 from dispatcher.egress import Network
 from dispatcher.errors import ConfigError, Fault, Unfit
-from dispatcher.operator import Operator
+from dispatcher.operator import NOTIFY, Operator
 from dispatcher.place import Place
 from dispatcher.readers import kept_for, networks, place
 from dispatcher.secret import Secret
@@ -37,8 +38,9 @@ class LogLevel(StrEnum):
 class Config:
     """One whole configuration. `database` is the SQLite file or the server; durations in µs.
 
-    `operators` are those that the file declares, `documents` their settings as the store keeps them: JSON with every
-    secret in it. `former_master_key` opens what was locked before the master key was exchanged.
+    `operators` and `notifications` are those that the file declares, by name; `documents` the settings of both as the
+    store keeps them: JSON with every secret in it. `former_master_key` opens what was locked before the master key was
+    exchanged.
     """
 
     path: Path
@@ -56,12 +58,18 @@ class Config:
     # Whether OpenTelemetry traces are sent.
     traces: bool
     operators: Mapping[str, Operator]
+    notifications: Mapping[str, Operator]
     documents: Mapping[str, Secret] = field(repr=False)
     warnings: tuple[Fault, ...] = field(default=(), compare=False)
 
     @property
     def listen(self) -> tuple[str, int] | None:
         return self.web.listen
+
+    @property
+    def declared(self) -> Mapping[str, Operator]:
+        """Whatever has a document."""
+        return {**self.operators, **self.notifications}
 
     @property
     def allow(self) -> tuple[Network, ...]:
@@ -105,6 +113,8 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
     defaults = Defaults(connect, total, tables["egress"].read("allow", (), networks))
     declared = top.table("operators")
     operators = {name: operator_of(name, declared.table(name), defaults) for name in declared.names()}
+    told = top.table("notifications")
+    notifications = {f"{NOTIFY}{name}": notification_of(name, told.table(name), defaults) for name in told.names()}
     config = Config(
         path=path.resolve(),
         database=database.read("url", report.folder / "dispatcher.db", lambda value: place(value, report.folder)),
@@ -119,13 +129,16 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
         former_master_key=tables["secrets"].secret("former_master_key"),
         traces=_traces(tables["telemetry"]),
         operators=operators,
+        notifications=notifications,
         documents={},
     )
-    for table in (*tables.values(), declared, top):
+    for table in (*tables.values(), declared, told, top):
         table.close()
     _cross_check(config, top)
     faults = list(dict.fromkeys(report.faults))
-    documents = {} if faults else {name: _document(declared.raw[name], name, report) for name in operators}
+    documents = {} if faults else {name: _document(declared.raw[name], _path(name), report) for name in operators}
+    if not faults:
+        documents |= {name: _document(told.raw[_path(name)[1]], _path(name), report) for name in notifications}
     return replace(config, documents=documents, warnings=tuple(dict.fromkeys(report.warnings))), faults
 
 
@@ -139,8 +152,18 @@ def _traces(table: Table) -> bool:
     return wanted
 
 
-def _document(raw: Mapping[str, Any], name: str, report: Report) -> Secret:
-    return Secret(json.dumps(declared_document(raw, ("operators", name), report.secrets), ensure_ascii=False))
+def where_declared(name: str) -> str:
+    """The table that declares it, as a fault names it."""
+    return ".".join(_path(name))
+
+
+def _path(name: str) -> tuple[str, str]:
+    """The table that declares it."""
+    return ("notifications", name.removeprefix(NOTIFY)) if name.startswith(NOTIFY) else ("operators", name)
+
+
+def _document(raw: Mapping[str, Any], path: tuple[str, str], report: Report) -> Secret:
+    return Secret(json.dumps(declared_document(raw, path, report.secrets), ensure_ascii=False))
 
 
 class Draft(NamedTuple):
@@ -153,17 +176,21 @@ class Draft(NamedTuple):
 
 
 def draft_operator(name: str, raw: Mapping[str, Any], defaults: Defaults, folder: Path) -> Draft:
-    """The operator that a table of settings describes, relative files below `folder`. Raises ConfigError."""
-    report = Report(folder)
-    operator = operator_of(name, Table(raw, ("operators", name), report), defaults)
+    """The operator, or notification, that a table of settings describes, relative files below `folder`.
+
+    Raises ConfigError.
+    """
+    report, path = Report(folder), _path(name)
+    read = notification_of if name.startswith(NOTIFY) else operator_of
+    operator = read(path[1], Table(raw, path, report), defaults)
     if report.faults:
         raise ConfigError(list(dict.fromkeys(report.faults)))
     secrets = frozenset(parts[2:] for parts in report.secrets)
-    return Draft(operator, _document(raw, name, report), secrets, report.warnings)
+    return Draft(operator, _document(raw, path, report), secrets, report.warnings)
 
 
 def _cross_check(config: Config, top: Table) -> None:
-    longest = max((operator.total_timeout for operator in config.operators.values()), default=0)
+    longest = max((operator.total_timeout for operator in config.declared.values()), default=0)
     if config.lease <= longest:
         top.fault(
             "worker.lease",

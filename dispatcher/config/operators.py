@@ -126,7 +126,7 @@ def _terms(
     terms = Terms(
         url=url,
         auth=read_auth(own, read_auth(table, Auth(protocol.defaults["auth"]))),
-        schedule=_schedule(_merged(table, own, "retry", _schedules(layers))),
+        schedule=schedule_of(_merged(table, own, "retry", _schedules(layers))),
         rule=_rule(_merged(table, own, "success", _layers(layers, "success"))),
         export=read_export(own.table("export"), protocol),
     )
@@ -215,7 +215,8 @@ def _less(layer: Mapping[str, Any], gone: Collection[str]) -> Mapping[str, Any]:
     return {key: value for key, value in layer.items() if key not in gone}
 
 
-def _schedule(table: Table) -> Schedule:
+def schedule_of(table: Table) -> Schedule:
+    """When it is tried again; the table is read whole."""
     asked = table.duration("retry_after", 0)
     if table.has("every") or table.has("for"):
         every, window = table.duration("every", 0, SECOND), table.duration("for", 0, SECOND)

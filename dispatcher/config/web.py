@@ -1,19 +1,23 @@
 """What is served over HTTP, where, to whom: the table [web]."""
 
+import re
 import ssl
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import ip_address
+from typing import Any
 
 from dispatcher.egress import Network
 from dispatcher.errors import Unfit
+from dispatcher.events import shown
 from dispatcher.readers import address_and_port, networks
 from dispatcher.secret import Secret
 from dispatcher.settings import Table
 from dispatcher.tls import server_context
 
 MOST_A_SECOND = 1_000_000
+_URL = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]{1,255}(/[A-Za-z0-9._~/-]{0,200})?", re.ASCII)
 
 
 class Metrics(StrEnum):
@@ -28,7 +32,8 @@ class Metrics(StrEnum):
 class Web:
     """`listen`: address and port, None for nowhere. `rate`: requests a second of a key that has no rate of its own.
 
-    `proxies`: whose word is taken for where a request comes from. Certificate and key are PEM; both or neither.
+    `proxies`: whose word is taken for where a request comes from. `url`: under which
+    people find it. Certificate and key are PEM; both or neither.
     """
 
     listen: tuple[str, int] | None
@@ -37,6 +42,7 @@ class Web:
     proxies: tuple[Network, ...] = ()
     rate: int = 2_000
     metrics: Metrics = Metrics.OPEN
+    url: str | None = None
 
     @cached_property
     def tls(self) -> ssl.SSLContext | None:
@@ -57,6 +63,7 @@ def web_of(table: Table) -> Web:
         proxies=proxies,
         rate=table.integer("rate", 2_000, 1, MOST_A_SECOND),
         metrics=table.choice("metrics", Metrics.OPEN if ours_alone else Metrics.KEY),
+        url=table.read("url", None, _public_url),
     )
     if web.metrics is Metrics.OPEN and not ours_alone:
         told = "is open, and others than this machine can see operators' names and rates"
@@ -74,6 +81,16 @@ def web_of(table: Table) -> Web:
         mend = "give certificate_file and key_file, or name the proxy that encrypts in proxies"
         table.warn("listen", f"{web.listen[0]} can be reached from elsewhere, and keys would pass unencrypted", mend)
     return web
+
+
+def _public_url(value: Any) -> str:
+    """Any http(s) URL without a secret in it: it is shown, and called by browsers, not by us."""
+    if not isinstance(value, str) or not _URL.fullmatch(value):
+        raise Unfit(
+            f"{'it' if '@' in str(value) else shown(value)} is no URL of a server",
+            'write e.g. "https://dispatcher.example"',
+        )
+    return value.rstrip("/")
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as Asgi
 
@@ -225,6 +225,11 @@ class Path:
     async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         await self._operations[method](scope, receive, send)
+
+
+def served(app: Starlette) -> list[str]:
+    """The first parts of the paths that there are."""
+    return sorted({"/" + route.path.split("/")[1] for route in app.routes if isinstance(route, Route | Mount)})
 
 
 def _routes(api: Api, ways: Sequence[Way]) -> list[Route]:
