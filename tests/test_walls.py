@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "street side",
         frozenset(
-            {"app", "receiver", "demo", "web", "cli", "lang", "rows", "verify", "outbox", "__main__", "__init__"}
+            {"app", "receiver", "demo", "web", "cli", "lang", "rows", "verify", "outbox", "kit", "__main__", "__init__"}
         ),
     ),
 )
@@ -39,6 +39,8 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "h11": frozenset({"receiver"}),
     "httptools": frozenset({"wire"}),
     "httpx": frozenset({"wire"}),
+    "jinja2": frozenset({"kit"}),
+    "markupsafe": frozenset({"kit"}),
     "msgspec": frozenset({"events"}),
     "orjson": frozenset({"protocols", "telemetry", "store", "cli", "rows", "web"}),
     "psycopg": frozenset({"store"}),

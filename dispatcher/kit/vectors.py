@@ -53,7 +53,10 @@ _ROWS: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
     "notice": [
         ("an order number of 19 digits, which no double can hold", {}),
         ("four decimals", {"order_no": "9223372036854775807", "total_bet": "0.0001", "total_win": "123456789.1234"}),
-        ("a loss, and text that is not ASCII", {"order_no": "1767225600123457051", "total_win": "0", "business": "é🎰"}),
+        (
+            "a loss, and text that is not ASCII",
+            {"order_no": "1767225600123457051", "total_win": "0", "business": "é🎰"},
+        ),
     ],
     "settle": [
         ("amounts are text", {}),
@@ -138,12 +141,20 @@ def vectors(given: StandIn, facts: Facts) -> dict[str, Any]:
     }
 
 
-def example(given: StandIn, kind: str) -> tuple[dict[str, Any], Made, str | None]:
-    """The first row: the event that is handed in, the request that is sent, and what is encrypted in it."""
-    sender, event = Sender(given), _event(kind)
-    made = sender.make(kind, event)
-    sealed = json.loads(made.body)["data"] if kind == "notice" else None
-    return event, made, None if sealed is None else sender.opened(sealed).decode()
+class Example(NamedTuple):
+    """One request as it is sent, its body in a file of its own; `plaintext` is what is encrypted in it."""
+
+    made: Made
+    plaintext: str | None
+
+
+def example(given: StandIn, kind: str) -> Example:
+    """The first row of that message type."""
+    sender = Sender(given)
+    made = sender.make(kind, _event(kind))
+    if not PROTOCOLS[kind].encrypts:
+        return Example(made, None)
+    return Example(made, sender.opened(json.loads(made.body)["data"]).decode())
 
 
 def _event(kind: str, **changes: Any) -> dict[str, Any]:
@@ -155,7 +166,14 @@ def _cipher(sender: Sender) -> list[dict[str, str]]:
     reading = sender.operator.reading
     assert reading is not None, "asked only where something is encrypted"
     rows = []
-    for text in ("a", "fifteen bytes..", "sixteen bytes...", "seventeen bytes..", "é投入🎰", "exactly two blocks: 32 bytes ...."[:32]):
+    for text in (
+        "a",
+        "fifteen bytes..",
+        "sixteen bytes...",
+        "seventeen bytes..",
+        "é投入🎰",
+        "exactly two blocks: 32 bytes ...."[:32],
+    ):
         raw = text.encode()
         ciphertext = sender.sealed(raw)
         iv = decoded(ciphertext, reading.output)[:BLOCK] if reading.iv is None else bytes(reading.iv)
@@ -174,8 +192,8 @@ class _Script:
         self.key = "order_no" if self.kind == "notice" else "txId"
 
     def rows(self) -> list[dict[str, Any]]:
-        first, strangers, broken = self._accepted(), self._strangers(), self._broken()
-        return [self._row(*one) for one in (*first, *strangers, *broken)]
+        accepted = [self._row(*one) for one in self._accepted()]
+        return accepted + [self._row(*one) for one in (*self._strangers(), *self._broken())]
 
     def _row(self, name: str, made: Made, status: int, books: int = 0) -> dict[str, Any]:
         row = {"name": f"{self.kind}: {name}", "path": self.message.path, "headers": made.headers, "body": made.body}
@@ -274,7 +292,7 @@ class _Number(str):
 
 def _reversed(fields: Mapping[str, Any]) -> str:
     """Last field first, behind some that nobody knows: text, a table, a list and a number."""
-    strange = '"new":"x","newer":{"a":[1,null,{"b":true}]},"newest":[1.5,"\\u00e9\\\"\\\\"],"n":-1.5e-3'
+    strange = '"new":"x","newer":{"a":[1,null,{"b":true}]},"newest":[1.5,"\\u00e9\\"\\\\"],"n":-1.5e-3'
     told = {name: value if isinstance(value, _Number) else json.dumps(value) for name, value in fields.items()}
     return "{" + strange + "".join(f", {json.dumps(name)} : {told[name]}" for name in reversed(told)) + "}"
 
