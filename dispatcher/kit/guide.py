@@ -6,13 +6,12 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from dispatcher.clock import DAY, HOUR, MINUTE, SECOND, duration_text
 from dispatcher.events import Field, schema_of
 from dispatcher.kit.facts import Facts, Message
 from dispatcher.kit.receivers import LANGUAGES
 from dispatcher.kit.stand_in import HIDDEN, StandIn
+from dispatcher.kit.text import fill, filters
 from dispatcher.kit.vectors import Example
 from dispatcher.lang import words
 from dispatcher.operator import Operator
@@ -93,15 +92,6 @@ class Part(NamedTuple):
 
 def guide(given: StandIn, facts: Facts, examples: Mapping[str, Example]) -> str:
     """The document: Markdown, Chinese and then English. `examples` by message type."""
-    templates = Environment(
-        loader=PackageLoader("dispatcher.kit"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    templates.filters["code"] = code
     values = {
         "facts": facts,
         "parts": [_part(given.operator, message, examples[message.kind]) for message in facts.types],
@@ -115,7 +105,7 @@ def guide(given: StandIn, facts: Facts, examples: Mapping[str, Example]) -> str:
         "concurrency": given.operator.concurrency,
         "reasons": [_reason(one) for one in Reason],
     }
-    text = templates.get_template("guide.md.j2").render(values)
+    text = fill("guide.md", values)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
 
 
@@ -125,6 +115,9 @@ def code(text: object) -> str:
     fence = "``" if "`" in plain else "`"
     pad = " " if "`" in plain else ""
     return f"{fence}{pad}{plain}{pad}{fence}".replace("|", "\\|")
+
+
+filters({"code": code})
 
 
 def _reason(reason: Reason) -> Mapping[str, object]:
@@ -164,7 +157,7 @@ def _rows(kind: str, shown: Mapping[str, Any], operator: Operator) -> list[Row]:
 def _row(kind: str, name: str, field: Field | None, value: object, operator: Operator) -> Row:
     type_, length = _form(kind, name, field, operator)
     text = json.dumps(value, ensure_ascii=False) if kind == "settle" or name not in PROTOCOLS[kind].amounts else value
-    shown = str(text) if len(str(text)) <= 60 else f"{str(text)[:50]}…"
+    shown = str(text) if len(str(text)) <= 40 else f"{str(text)[:30]}…"
     return Row(name, type_, length, shown, _MEANING.get(name, ("", "")))
 
 

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+
+from dispatcher.kit.text import fill
 
 # A code span (its fence is one or two backticks), bold text, a link.
 _INLINE = re.compile(
@@ -14,9 +15,16 @@ _CELL = re.compile(r"(?<!\\)\|")
 
 
 def page(title: str, markdown: str) -> str:
-    templates = Environment(loader=PackageLoader("dispatcher.kit"), undefined=StrictUndefined, autoescape=True)
-    body = Markup("\n").join(_blocks(markdown.splitlines()))
-    return templates.get_template("page.html.j2").render(title=title, body=body)
+    # The languages are the document's second headings: whoever reads the page aloud must know which it is.
+    parts = re.split("(?m)^(?=## )", markdown)
+    body = Markup("\n").join(_section(part) for part in parts)
+    return fill("page.html", {"title": title, "body": body})
+
+
+def _section(markdown: str) -> Markup:
+    language = "en" if markdown.startswith("## English") else "zh"
+    blocks = Markup("\n").join(_blocks(markdown.splitlines()))
+    return Markup('<section lang="{}">\n{}\n</section>').format(language, blocks)
 
 
 def _blocks(lines: list[str]) -> Iterator[Markup]:

@@ -1,12 +1,10 @@
 """The receivers: one template for each language, filled so that only this operator's way through it is written."""
 
 import json
-from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from dispatcher.kit.facts import Facts
+from dispatcher.kit.text import fill, filters
 
 
 class Language(NamedTuple):
@@ -35,23 +33,8 @@ LANGUAGES = (
 
 def receivers(facts: Facts) -> dict[str, str]:
     """The text of each receiver by its file's name."""
-    templates = _environment()
     values = facts.for_code()
-    return {one.file: templates.get_template(f"{one.file}.j2").render(values) for one in LANGUAGES}
-
-
-def _environment() -> Environment:
-    # What is written is code, where every value goes through the literal of its language.
-    templates = Environment(
-        loader=PackageLoader("dispatcher.kit"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    templates.filters |= _LITERALS
-    return templates
+    return {one.file: fill(one.file, values) for one in LANGUAGES}
 
 
 def _ascii(text: str) -> str:
@@ -67,11 +50,5 @@ def _php(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-_LITERALS: Mapping[str, Callable[[str], str]] = {
-    "py": lambda text: repr(str(text)),
-    "js": _ascii,
-    "java": _ascii,
-    "cs": _ascii,
-    "go": _utf8,
-    "php": _php,
-}
+# What is written is code, where every value goes through the literal of its language.
+filters({"py": lambda text: repr(str(text)), "js": _ascii, "java": _ascii, "cs": _ascii, "go": _utf8, "php": _php})

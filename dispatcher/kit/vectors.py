@@ -13,7 +13,7 @@ from dispatcher.accept import read_event
 from dispatcher.clock import SECOND
 from dispatcher.crypto import BLOCK, Output
 from dispatcher.kit.facts import Facts, Message
-from dispatcher.kit.stand_in import PLAYERS_TOKEN, TOKEN, StandIn
+from dispatcher.kit.stand_in import PLAYERS_TOKEN, StandIn
 from dispatcher.operator import Auth
 from dispatcher.policy import Claim
 from dispatcher.protocols import PROTOCOLS
@@ -101,11 +101,10 @@ class Sender:
         body = PROTOCOLS[kind].body(self.operator, claim, self.sealed, now)
         return Made(self.headers(kind, claim, body, now), body.decode())
 
-    def remake(self, kind: str, event: Mapping[str, Any], change: Callable[[str], str]) -> Made:
+    def remake(self, kind: str, event: Mapping[str, Any], change: Callable[[str], str], *, now: int = NOW) -> Made:
         """With another body, signed as if it were ours."""
-        made = self.make(kind, event)
-        body = change(made.body)
-        return Made(self.headers(kind, self.claim(kind, event), body.encode(), NOW), body)
+        body = change(self.make(kind, event, now=now).body)
+        return Made(self.headers(kind, self.claim(kind, event), body.encode(), now), body)
 
     def headers(self, kind: str, claim: Claim, body: bytes, now: int) -> dict[str, str]:
         headers = {"content-type": "application/json"}
@@ -125,7 +124,9 @@ class Sender:
                 return PLAYERS_TOKEN
             case Auth.MINTED if self.operator.mint is not None:
                 return minted_token(self.operator.mint, uid, now, self.sealed).reveal()
-        return TOKEN
+            case Auth.OAUTH2 if self.operator.oauth is not None:
+                return self.operator.oauth.client_secret.reveal()
+        return None if self.operator.token is None else self.operator.token.reveal()
 
 
 def vectors(given: StandIn, facts: Facts) -> dict[str, Any]:
