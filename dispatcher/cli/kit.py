@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import config_option, every_operator, guarded, json_option, print_json, read_configuration
-from dispatcher.errors import Refused, listed
+from dispatcher.cli.common import config_option, guarded, json_option, operator_named, print_json, read_configuration
+from dispatcher.errors import Refused
 from dispatcher.events import printable
 
 
@@ -33,12 +33,8 @@ def command(operator: str, folder: Path | None, force: bool, config_path: Path, 
     """
     from dispatcher.kit import kit_files
 
-    known = every_operator(read_configuration(config_path))
-    if operator not in known:
-        choice = f"write {listed(list(known))}" if known else "the configuration has no operator"
-        raise click.UsageError(f"the operator {printable(operator)} is not configured or can't be used: {choice}")
+    files = kit_files(operator_named(read_configuration(config_path), operator))
     folder = folder or Path(f"kit-{operator}")
-    files = kit_files(known[operator])
     _write(folder, files, force=force)
     if as_json:
         print_json({"operator": operator, "folder": str(folder), "files": list(files)})
