@@ -25,6 +25,7 @@ from tests.story import Story, until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+KIT = (ROOT / "docs" / "kit.md").read_text("utf-8")
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
 ORDER = "1234567890123456789"
@@ -243,6 +244,18 @@ def test_the_apis_commands_do_what_its_page_says(tmp_path: Path) -> None:
     assert [answer.json()["status"] for answer in answers[4:]] == ["pending", "resolved"]
 
 
+def test_the_commands_of_the_kits_page_do_what_it_says(tmp_path: Path) -> None:
+    (block,) = blocks(KIT, "sh")
+    with desk(tmp_path) as place:
+        told = ""
+        for line in uncommented(block):
+            done = place.type(line)
+            assert done is not None
+            assert done.returncode == 0, done.stdout + done.stderr
+            told = done.stdout
+    assert told.endswith("self-check: all right\n")
+
+
 def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| ([^|]+) \|", API, re.MULTILINE)
     told = {
@@ -254,7 +267,7 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh")])
+    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh"), *blocks(KIT, "sh")])
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
     assert named == set(main.list_commands(None)) - {"demo", "web"}  # type: ignore[arg-type]  # needs no context
@@ -311,6 +324,7 @@ def test_no_document_is_longer_than_a_reader_likes() -> None:
     assert os.path.getsize(ROOT / "docs" / "architecture.md") < 12_000
     assert os.path.getsize(ROOT / "docs" / "api.md") < 9_000
     assert os.path.getsize(ROOT / "docs" / "security.md") < 9_000
+    assert os.path.getsize(ROOT / "docs" / "kit.md") < 9_000
 
 
 def test_the_example_game_tells_of_the_spins_that_were_played_and_of_no_other(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import click
 
 from dispatcher.clock import WallClock, parse_moment, to_datetime
 from dispatcher.config import Config, load_config
-from dispatcher.errors import ConfigError, DispatcherError, Outdated, Refused, Unfit, listed
+from dispatcher.errors import ConfigError, DispatcherError, Fault, Outdated, Refused, Unfit, listed
 from dispatcher.events import printable
 from dispatcher.lang import LANGUAGES, Words
 
@@ -151,13 +151,14 @@ def every_operator(config: Config) -> "Mapping[str, Operator]":
 
 
 def operator_named(config: Config, name: str) -> "Operator":
-    """One of `every_operator`. Raises Refused where it is known and can't be used, UsageError where it is not known."""
+    """One of `every_operator`. Raises ConfigError where it can't be used, UsageError where it is not known."""
     stored = _stored(config)
     known = {**(stored.operators if stored else {}), **config.operators}
     if name in known:
         return known[name]
     if stored and name in stored.faults:
-        raise Refused(f"operators.{name} can't be used: {stored.faults[name]}; see `dispatcher operators show {name}`")
+        mend = f"`dispatcher operators set {name} …` changes its settings"
+        raise ConfigError([Fault(f"operators.{name}", f"can't be used: {stored.faults[name]}", mend)])
     choice = f"write {listed(list(known))}" if known else "add [operators.NAME], or `dispatcher operators set NAME …`"
     raise click.UsageError(f"the operator {printable(name)} is not configured: {choice}")
 
