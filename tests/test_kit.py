@@ -326,7 +326,7 @@ def test_an_operator_that_only_the_database_has_gets_its_kit_and_one_that_is_unf
         story.set("egress", allow=[])
         unfit = story.call("kit", "brook", "-o", tmp_path / "none")
         assert unfit.status == 2
-        assert "operators.brook can't be used: operators.brook.notice_url: 127.0.0.1 is not on the public" in unfit.err
+        assert "operators.brook: can't be used: operators.brook.notice_url: 127.0.0.1 is not on the public" in unfit.err
         assert not (tmp_path / "none").exists()
 
 
