@@ -31,6 +31,7 @@ from tests.test_notifications_story import Chat, chatting
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+KIT = (ROOT / "docs" / "kit.md").read_text("utf-8")
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 RECONCILE = (ROOT / "docs" / "reconcile.md").read_text("utf-8")
 REPLAYS = (ROOT / "docs" / "replays.md").read_text("utf-8")
@@ -421,6 +422,18 @@ def test_every_page_on_running_it_is_one_that_is_read() -> None:
         assert os.path.getsize(ROOT / "docs" / f"{name}.md") < 12_000
 
 
+def test_the_commands_of_the_kits_page_do_what_it_says(tmp_path: Path) -> None:
+    (block,) = blocks(KIT, "sh")
+    with desk(tmp_path) as place:
+        told = ""
+        for line in uncommented(block):
+            done = place.type(line)
+            assert done is not None
+            assert done.returncode == 0, done.stdout + done.stderr
+            told = done.stdout
+    assert told.endswith("self-check: all right\n")
+
+
 def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| ([^|]+) \|", API, re.MULTILINE)
     told = {
@@ -432,7 +445,7 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    pages = (README, API, REPLAYS, RECONCILE, NOTIFICATIONS, OPERATIONS, DEPLOY)
+    pages = (README, API, KIT, REPLAYS, RECONCILE, NOTIFICATIONS, OPERATIONS, DEPLOY)
     run = "\n".join(block for page in pages for block in blocks(page, "sh"))
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
@@ -490,6 +503,7 @@ def test_no_document_is_longer_than_a_reader_likes() -> None:
     assert os.path.getsize(ROOT / "docs" / "architecture.md") < 12_000
     assert os.path.getsize(ROOT / "docs" / "api.md") < 9_000
     assert os.path.getsize(ROOT / "docs" / "security.md") < 9_000
+    assert os.path.getsize(ROOT / "docs" / "kit.md") < 9_000
 
 
 def test_the_example_game_tells_of_the_spins_that_were_played_and_of_no_other(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ _COMMANDS = {
     "reencrypt": "lock every stored secret under the current master key",
     "check": "configuration, database and keys; starts nothing",
     "verify": "what a key, an IV and a ciphertext make of each other, in every reading",
+    "kit": "an operator's integration kit: document, test vectors, receivers in six languages",
     "receiver": "the demo operator, with faults on demand",
     "completion": "the script that completes commands and names in bash, zsh or fish",
 }

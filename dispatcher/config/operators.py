@@ -16,6 +16,8 @@ from dispatcher.crypto import (
     KeyEncoding,
     Output,
     Padding,
+    Spelling,
+    encoding_of,
     read_iv,
     read_key,
 )
@@ -295,7 +297,8 @@ def _reading(operator: Table, preset: Mapping[str, Any], needed_by: str | None) 
     except Unfit as unfit:
         table.fault(where, unfit.fault, unfit.mend)
         return None
-    return CryptoReading(cipher, key, iv, padding, output)
+    spelling = Spelling(encoding or encoding_of(key_text.reveal(), key), iv_mode, iv_encoding)
+    return CryptoReading(cipher, key, iv, padding, output, spelling)
 
 
 def _breaker(operator: Table) -> Breaker | None:
