@@ -18,6 +18,7 @@ import pytest
 
 from dispatcher.cli import main
 from dispatcher.config import load_config
+from dispatcher.console.gate import LIMITS
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.settings import Table
 from dispatcher.web.problem import Kind
@@ -26,6 +27,7 @@ from tests.story import Story, until
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
+CONSOLE = (ROOT / "docs" / "console.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
 ORDER = "1234567890123456789"
 
@@ -243,6 +245,27 @@ def test_the_apis_commands_do_what_its_page_says(tmp_path: Path) -> None:
     assert [answer.json()["status"] for answer in answers[4:]] == ["pending", "resolved"]
 
 
+def test_the_consoles_commands_do_what_its_page_says(tmp_path: Path) -> None:
+    with desk(tmp_path) as place:
+        (tmp_path / "passphrase.txt").write_text("a whole sentence of my own\n", "utf-8")
+        for command in commands(blocks(CONSOLE, "sh")[0]):
+            done = place.type(command)
+            assert done is not None
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        listed = place.type("dispatcher accounts list --json")
+        assert listed is not None
+        assert [json.loads(line)["name"] for line in listed.stdout.splitlines()] == [
+            "acme-finance",
+            "li.wei",
+            "wang.fang",
+        ]
+
+
+def test_the_page_of_the_console_tells_how_often_one_may_try() -> None:
+    rows = re.findall(r"^\| (?:for|from) .* \| (\d+) wrong \|", CONSOLE, re.MULTILINE)
+    assert sorted(map(int, rows)) == sorted(limit.free for limit in LIMITS.values())
+
+
 def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| ([^|]+) \|", API, re.MULTILINE)
     told = {
@@ -254,7 +277,7 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh")])
+    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh"), *blocks(CONSOLE, "sh")])
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
     assert named == set(main.list_commands(None)) - {"demo", "web"}  # type: ignore[arg-type]  # needs no context
