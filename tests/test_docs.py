@@ -22,6 +22,7 @@ import pytest
 
 from dispatcher.cli import main
 from dispatcher.config import load_config
+from dispatcher.console.gate import LIMITS
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.settings import Table
 from dispatcher.web.problem import Kind
@@ -39,6 +40,7 @@ SETTINGS = "".join((ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in
 NOTIFICATIONS = (ROOT / "docs" / "notifications.md").read_text("utf-8")
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text("utf-8")
+CONSOLE = (ROOT / "docs" / "console.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
 ORDER = "1234567890123456789"
 
@@ -434,6 +436,27 @@ def test_the_commands_of_the_kits_page_do_what_it_says(tmp_path: Path) -> None:
     assert told.endswith("self-check: all right\n")
 
 
+def test_the_consoles_commands_do_what_its_page_says(tmp_path: Path) -> None:
+    with desk(tmp_path) as place:
+        (tmp_path / "passphrase.txt").write_text("a whole sentence of my own\n", "utf-8")
+        for command in commands(blocks(CONSOLE, "sh")[0]):
+            done = place.type(command)
+            assert done is not None
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        listed = place.type("dispatcher accounts list --json")
+        assert listed is not None
+        assert [json.loads(line)["name"] for line in listed.stdout.splitlines()] == [
+            "acme-finance",
+            "li.wei",
+            "wang.fang",
+        ]
+
+
+def test_the_page_of_the_console_tells_how_often_one_may_try() -> None:
+    rows = re.findall(r"^\| (?:for|from) .* \| (\d+) wrong \|", CONSOLE, re.MULTILINE)
+    assert sorted(map(int, rows)) == sorted(limit.free for limit in LIMITS.values())
+
+
 def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| ([^|]+) \|", API, re.MULTILINE)
     told = {
@@ -445,7 +468,7 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    pages = (README, API, KIT, REPLAYS, RECONCILE, NOTIFICATIONS, OPERATIONS, DEPLOY)
+    pages = (README, API, CONSOLE, KIT, REPLAYS, RECONCILE, NOTIFICATIONS, OPERATIONS, DEPLOY)
     run = "\n".join(block for page in pages for block in blocks(page, "sh"))
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
