@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from dispatcher.dispatch.minutes import Minutes
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
 from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
-from dispatcher.metrics import Exposition, State, Work
+from dispatcher.health import Health
+from dispatcher.metrics import Exposition
 from dispatcher.operator import NOTIFY
 from dispatcher.pacer import LOOK_SECONDS, Pacer
 from dispatcher.protocols import PROTOCOLS
@@ -38,7 +38,6 @@ from dispatcher.tracing import open_traces
 from dispatcher.web import Api, application, bind, metrics_route, served, serving
 from dispatcher.wire import Grant, PinnedTransport, Resolver, Transport, Wire
 
-STUCK_SECONDS = 15.0
 # What is done by hand is in the log so soon at the latest.
 HEAD_SECONDS = 60.0
 # How often a sign of life is looked for, for whoever started us.
@@ -74,7 +73,6 @@ class Daemon:
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._api: Api | None = None
         try:
             self.database.occupy()
             self.clock = clock or self.database.clock()
@@ -88,6 +86,7 @@ class Daemon:
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
             self.dispatch.refresh = self._refresh
+            self.health = Health(self.dispatch, self.rounds, lambda: self._roster.faults)
             self.dispatch.traces = open_traces(config.traces, __version__, self._traces_tell)
             self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
             self.minutes = Minutes(self.dispatch, self.database, self.clock, log)
@@ -258,40 +257,7 @@ class Daemon:
             await self.close()
 
     def not_ready(self) -> dict[str, str]:
-        """What keeps this worker from delivering, or from noting what it does; empty when nothing does."""
-        faults = {}
-        if self.dispatch.outage.fault is not None:
-            faults["database"] = self.dispatch.outage.fault
-        if self.dispatch.own_fault is not None:
-            faults["network"] = self.dispatch.own_fault
-        if self.dispatch.unnoted is not None:
-            faults["journal"] = self.dispatch.unnoted
-        for name in self._roster.faults:
-            faults[f"operator {name}"] = "its settings can't be used; the log says why"
-        if not self.rounds.scheduler.running:
-            faults["scheduler"] = "not running"
-        if self._stopping:
-            faults["worker"] = "it is stopping, and claims nothing more"
-        elif self._idle > STUCK_SECONDS:
-            faults["worker"] = f"the claim loop has not gone round for {self._idle:.0f} s"
-        return faults | (self._api.stuck(STUCK_SECONDS) if self._api is not None else {})
-
-    def checks(self) -> dict[str, str]:
-        """All that `not_ready` looks at, and what there is to say of it while it is well."""
-        told = dict.fromkeys(("database", "network", "journal", "operators", "scheduler", "api"), "ok")
-        return told | {"worker": f"the claim loop went round {self._idle:.1f} s ago"}
-
-    @property
-    def _idle(self) -> float:
-        return time.monotonic() - self.dispatch.turned_at
-
-    def _state(self) -> State:
-        """As /metrics tells it."""
-        faults = {"operators" if name.startswith("operator ") else name for name in self.not_ready()}
-        dispatch = self.dispatch
-        in_flight = {name: lane.in_flight for name, lane in dispatch.lanes.items()}
-        work = Work(in_flight, dispatch.concurrency, self._idle, dispatch.crew.size)
-        return State({name: name not in faults for name in self.checks()}, work)
+        return self.health.not_ready()
 
     def _failing(self) -> dict[str, Failing]:
         """The operators of which this worker has seen no success lately, or whom the breaker holds."""
@@ -345,11 +311,11 @@ class Daemon:
             figures=figures,
             traces=self.dispatch.traces,
         )
-        self._api = api
+        self.health.api = api
         desk = Desk(self.database, self.clock, api.ask, lambda: self._roster, self.not_ready, self.log)
-        exposition = Exposition(figures, self.database, self.clock, PROTOCOLS, self._state, self.log)
+        exposition = Exposition(figures, self.database, self.clock, PROTOCOLS, self.health.state, self.log)
         pages = [*routes(desk), *metrics_route(exposition.scrape, api.doorman, web.metrics)]
-        app = application(self.not_ready, api, pages, self.checks)
+        app = application(self.not_ready, api, pages, self.health.checks)
         with contextlib.closing(exposition):
             async with api.working(), serving(bound, app, web) as url:
                 yield {"web": url, "paths": served(app)}
@@ -374,7 +340,7 @@ class Daemon:
             self.log.warning("given_up", signal=name, in_flight=self.dispatch.in_flight)
             self._running.cancel()
             return
-        self._stopping = True
+        self._stopping = self.health.stopping = True
         self.supervisor.stopping()
         self.log.info("stopping", signal=name, in_flight=self.dispatch.in_flight)
         self.dispatch.stop()
