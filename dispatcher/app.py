@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import signal
-import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
+from dispatcher import __version__
 from dispatcher.broom import SWEEP_SECONDS, Broom
 from dispatcher.clock import Clock
 from dispatcher.config import Config, load_config
@@ -18,7 +18,10 @@ from dispatcher.dispatch.minutes import Minutes
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
 from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
+from dispatcher.health import Health
+from dispatcher.metrics import Exposition
 from dispatcher.pacer import LOOK_SECONDS, Pacer
+from dispatcher.protocols import PROTOCOLS
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
@@ -27,10 +30,10 @@ from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import let_dead_leave
 from dispatcher.telemetry import Log
 from dispatcher.tls import tls_context
-from dispatcher.web import Api, application, bind, serving
+from dispatcher.tracing import open_traces
+from dispatcher.web import Api, application, bind, metrics_route, serving
 from dispatcher.wire import Grant, PinnedTransport, Resolver, Transport, Wire
 
-STUCK_SECONDS = 15.0
 # What is done by hand is in the log so soon at the latest.
 HEAD_SECONDS = 60.0
 # For another's lock on the store; then /readyz and the log say so, and the corridor tries again by itself.
@@ -38,7 +41,7 @@ PATIENCE_SECONDS = 1.0
 # For a server's answer: less than the others wait for a beat.
 SILENCE_SECONDS = 4.0
 # Settings that only a start reads.
-_FIXED = ("database", "web", "log_format", "log_level", "master_key", "former_master_key")
+_FIXED = ("database", "web", "log_format", "log_level", "traces", "master_key", "former_master_key")
 
 
 class Daemon:
@@ -71,6 +74,8 @@ class Daemon:
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
             self.dispatch.refresh = self._refresh
+            self.health = Health(self.dispatch, self.rounds, lambda: self._roster.faults)
+            self.dispatch.traces = open_traces(config.traces, __version__, self._traces_tell)
             self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
             self.minutes = Minutes(self.dispatch, self.database, self.clock, log)
             self.pacer = Pacer(self.dispatch.store, self.database, self.clock, log)
@@ -223,22 +228,7 @@ class Daemon:
             await self.close()
 
     def not_ready(self) -> dict[str, str]:
-        """What keeps this worker from delivering, or from noting what it does; empty when nothing does."""
-        faults = {}
-        if self.dispatch.outage.fault is not None:
-            faults["database"] = self.dispatch.outage.fault
-        if self.dispatch.own_fault is not None:
-            faults["network"] = self.dispatch.own_fault
-        if self.dispatch.unnoted is not None:
-            faults["journal"] = self.dispatch.unnoted
-        for name in self._roster.faults:
-            faults[f"operator {name}"] = "its settings can't be used; the log says why"
-        if not self.rounds.scheduler.running:
-            faults["scheduler"] = "not running"
-        stuck = time.monotonic() - self.dispatch.turned_at
-        if stuck > STUCK_SECONDS:
-            faults["worker"] = f"the claim loop has not gone round for {stuck:.0f} s"
-        return faults
+        return self.health.not_ready()
 
     def _rescue(self) -> None:
         self.dispatch.rescue_soon(self.clock.now() - self.config.lease)
@@ -257,10 +247,25 @@ class Daemon:
             return
         bound = bind(self.config.listen)
         web = self.config.web
-        api = Api(self.database, self.clock, web, lambda: self._operators, self._vault.lock, self.log)
+        figures = self.dispatch.figures
+        api = Api(
+            self.database,
+            self.clock,
+            web,
+            lambda: self._operators,
+            self._vault.lock,
+            self.log,
+            figures=figures,
+            traces=self.dispatch.traces,
+        )
+        self.health.api = api
         desk = Desk(self.database, self.clock, api.ask, lambda: self._roster, self.not_ready, self.log)
-        async with api.working(), serving(bound, application(self.not_ready, api, routes(desk)), web) as url:
-            yield url
+        exposition = Exposition(figures, self.database, self.clock, PROTOCOLS, self.health.state, self.log)
+        pages = [*routes(desk), *metrics_route(exposition.scrape, api.doorman, web.metrics)]
+        app = application(self.not_ready, api, pages, self.health.checks)
+        with contextlib.closing(exposition):
+            async with api.working(), serving(bound, app, web) as url:
+                yield url
 
     def _obey_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -282,11 +287,16 @@ class Daemon:
             self.log.warning("given_up", signal=name, in_flight=self.dispatch.in_flight)
             self._running.cancel()
             return
-        self._stopping = True
+        self._stopping = self.health.stopping = True
         self.log.info("stopping", signal=name, in_flight=self.dispatch.in_flight)
         self.dispatch.stop()
 
+    def _traces_tell(self, told: str) -> None:
+        self.log.warning("traces_not_sent", told=told)
+
     async def close(self) -> None:
+        if self.dispatch.traces is not None:
+            await asyncio.to_thread(self.dispatch.traces.close)
         for transport in [*self._retired, *(lane.transport for lane in self.dispatch.lanes.values())]:
             await transport.aclose()
         self.database.close()

@@ -161,6 +161,8 @@ class Operator:
     tls: Tls | None = None
     breaker: Breaker | None = None
     ordering: Ordering | None = None
+    # Whether it is told which trace an attempt belongs to.
+    traceparent: bool = False
 
     @property
     def blocks(self) -> bool:

@@ -12,12 +12,13 @@ from dispatcher.clock import DAY, SECOND, duration_text
 from dispatcher.config.operators import Defaults, declared_document, operator_of, timeouts
 from dispatcher.config.web import Web, web_of
 from dispatcher.egress import Network
-from dispatcher.errors import ConfigError, Fault
+from dispatcher.errors import ConfigError, Fault, Unfit
 from dispatcher.operator import Operator
 from dispatcher.place import Place
 from dispatcher.readers import kept_for, networks, place
 from dispatcher.secret import Secret
 from dispatcher.settings import Report, Table
+from dispatcher.tracing import refuse_unfit
 
 
 class LogFormat(StrEnum):
@@ -52,6 +53,8 @@ class Config:
     log_level: LogLevel
     master_key: Secret | None
     former_master_key: Secret | None
+    # Whether OpenTelemetry traces are sent.
+    traces: bool
     operators: Mapping[str, Operator]
     documents: Mapping[str, Secret] = field(repr=False)
     warnings: tuple[Fault, ...] = field(default=(), compare=False)
@@ -94,7 +97,8 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
     report = Report(path.resolve().parent)
     top = Table(raw, (), report)
     tables = {
-        name: top.table(name) for name in ("database", "worker", "http", "egress", "web", "log", "secrets", "retention")
+        name: top.table(name)
+        for name in ("database", "worker", "http", "egress", "web", "log", "telemetry", "secrets", "retention")
     }
     database, worker, log = tables["database"], tables["worker"], tables["log"]
     connect, total = timeouts(tables["http"], 3 * SECOND, 10 * SECOND)
@@ -113,6 +117,7 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
         log_level=log.choice("level", LogLevel.INFO),
         master_key=tables["secrets"].secret("master_key"),
         former_master_key=tables["secrets"].secret("former_master_key"),
+        traces=_traces(tables["telemetry"]),
         operators=operators,
         documents={},
     )
@@ -122,6 +127,16 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
     faults = list(dict.fromkeys(report.faults))
     documents = {} if faults else {name: _document(declared.raw[name], name, report) for name in operators}
     return replace(config, documents=documents, warnings=tuple(dict.fromkeys(report.warnings))), faults
+
+
+def _traces(table: Table) -> bool:
+    wanted = table.boolean("traces", default=False)
+    try:
+        if wanted:
+            refuse_unfit()
+    except Unfit as unfit:
+        table.fault("traces", unfit.fault, unfit.mend)
+    return wanted
 
 
 def _document(raw: Mapping[str, Any], name: str, report: Report) -> Secret:
@@ -156,6 +171,9 @@ def _cross_check(config: Config, top: Table) -> None:
             "write a longer lease, or an attempt could be taken for lost while it runs",
         )
     for name, operator in config.operators.items():
+        if operator.traceparent and not config.traces:
+            told = "is on, and nothing is traced: nothing is sent"
+            top.warn(f"operators.{name}.traceparent", told, "turn telemetry.traces on, or leave it out")
         if len(config.operators) > 1 and operator.concurrency >= config.concurrency:
             told = f"{operator.concurrency} is all of worker.concurrency, {config.concurrency}"
             top.warn(f"operators.{name}.concurrency", told, "write less, or it can hold up the others when it hangs")

@@ -76,10 +76,13 @@ def operator_of(name: str, table: Table, defaults: Defaults) -> Operator:
         time_unit=table.choice("time_unit", TimeUnit.SECONDS),
         breaker=_breaker(table),
         ordering=_ordering(table),
+        traceparent=table.boolean("traceparent", default=False),
         **access,
     )
     urls = [protocol.url for protocol in PROTOCOLS.values()]
     _check_order(table, operator.ordering, taken)
+    if operator.traceparent and any(header.lower() == "traceparent" for header in operator.headers):
+        table.fault("headers.traceparent", "is what traceparent = true sets", "keep one of them")
     if not taken and not any(table.faulty(key) for key in urls):
         table.fault(urls[0], "is missing", f'write {listed(urls)}, like "https://…"; more than one may be given')
     table.close()

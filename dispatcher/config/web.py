@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from ipaddress import ip_address
 
@@ -13,6 +14,14 @@ from dispatcher.settings import Table
 from dispatcher.tls import server_context
 
 MOST_A_SECOND = 1_000_000
+
+
+class Metrics(StrEnum):
+    """Who may see /metrics: whoever reaches the address, whoever shows an API key that may read, or nobody."""
+
+    OPEN = "open"
+    KEY = "key"
+    OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Web:
     key: Secret | None = None
     proxies: tuple[Network, ...] = ()
     rate: int = 2_000
+    metrics: Metrics = Metrics.OPEN
 
     @cached_property
     def tls(self) -> ssl.SSLContext | None:
@@ -37,13 +47,20 @@ class Web:
 
 def web_of(table: Table) -> Web:
     """Its faults are the table's; a listening that others could overhear is warned of."""
+    listen, proxies = table.read("listen", ("127.0.0.1", 8080), address_and_port), table.read("proxies", (), networks)
+    # Operators' names and rates are business: unless it is said, only this machine sees them without a key.
+    ours_alone = listen is None or (_is_loopback(listen[0]) and not proxies)
     web = Web(
-        listen=table.read("listen", ("127.0.0.1", 8080), address_and_port),
+        listen=listen,
         certificate=table.secret("certificate", private=False),
         key=table.secret("key"),
-        proxies=table.read("proxies", (), networks),
+        proxies=proxies,
         rate=table.integer("rate", 2_000, 1, MOST_A_SECOND),
+        metrics=table.choice("metrics", Metrics.OPEN if ours_alone else Metrics.KEY),
     )
+    if web.metrics is Metrics.OPEN and not ours_alone:
+        told = "is open, and others than this machine can see operators' names and rates"
+        table.warn("metrics", told, 'write "key", and have Prometheus show an API key with the scope read')
     if (web.certificate is None) != (web.key is None):
         missing = "certificate" if web.certificate is None else "key"
         if not table.faulty(missing):

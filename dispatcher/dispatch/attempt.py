@@ -66,11 +66,14 @@ class Attempts:
         self._clock = clock
         self._unlock = unlock
 
-    async def make(self, lane: Lane, claim: Claim) -> Outcome:
-        """What came of it. What the settings in force can't make a request of is `config`, and counts."""
+    async def make(self, lane: Lane, claim: Claim, traceparent: str | None = None) -> Outcome:
+        """What came of it. What the settings in force can't make a request of is `config`, and counts.
+
+        `traceparent`: which span this is, for an operator that wants to know.
+        """
         now = self._clock.now()
         try:
-            letter = self._write(lane, claim, now)
+            letter = self._write(lane, claim, now, traceparent)
         except Unfit as unfit:
             return Outcome(now, now, 0, reason=Reason.CONFIG, detail=str(unfit))
         except VaultError as error:
@@ -85,7 +88,7 @@ class Attempts:
         key_version = letter.form.key_version
         return outcome if key_version is None else outcome._replace(key_version=key_version)
 
-    def _write(self, lane: Lane, claim: Claim, now: int) -> _Letter:
+    def _write(self, lane: Lane, claim: Claim, now: int, traceparent: str | None) -> _Letter:
         """Encrypted with the key in force now, stamped with this attempt's time. Raises Unfit."""
         operator = lane.operator
         form = lane.forms.get(claim.type)
@@ -96,6 +99,8 @@ class Attempts:
         body = form.body(operator, claim, form.seal, now)
         headers, hidden, more = form.headers, form.hidden, form.more
         if headers is None:
+            if operator.traceparent and traceparent is not None:
+                more = Unshown((*more, ("traceparent", traceparent)))
             if operator.signing is not None:
                 more = Unshown((*more, *signature_headers(operator.signing, message_id(claim), body, now)))
             if terms.auth is not Auth.OAUTH2:
@@ -163,7 +168,7 @@ def _form(lane: Lane, kind: str) -> Form:
     more = Unshown((name, value.reveal()) for name, value in operator.headers.items())
     hidden = [part for value in operator.headers.values() for part in _parts(value)]
     headers = None
-    if terms.auth in {Auth.BEARER, Auth.NONE} and operator.signing is None:
+    if terms.auth in {Auth.BEARER, Auth.NONE} and operator.signing is None and not operator.traceparent:
         bearer = operator.token if terms.auth is Auth.BEARER else None
         headers, hidden = json_headers(bearer, more), [*_parts(bearer), *hidden]
     seal = lane.seal.seal if lane.seal is not None else _no_key
