@@ -1,4 +1,4 @@
-"""How a worker is: what keeps it from delivering, for /readyz, for the metrics, and for whoever looks at the console."""
+"""How a worker is: what keeps it from delivering, for /readyz, for the metrics, and for the console."""
 
 import time
 from collections.abc import Callable, Collection

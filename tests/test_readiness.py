@@ -13,13 +13,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from dispatcher.cli import web
+from dispatcher.config import load_config
 from dispatcher.policy import Status
 from dispatcher.store.corridor import Fate
-from dispatcher.store.engine import Database
+from dispatcher.store.engine import Database, open_database
 from tests.served import served
 from tests.story import Daemon, Story, orders, until
 from tests.stuck import LOOP_HANGS_SECONDS
-from tests.workshop import event
+from tests.workshop import configuration, event, kept_log
 
 pytestmark = pytest.mark.anyio
 CHECKS = {"database", "network", "journal", "operators", "scheduler", "api", "worker"}
@@ -139,3 +141,15 @@ async def test_what_waits_to_be_written_for_too_long_is_told(
         go.set()
         assert await waiting == [Fate.ACCEPTED]
         assert at.api.stuck(0.0) == {}
+
+
+def test_the_web_alone_is_not_ready_where_its_store_has_not_answered_for_long(tmp_path: Path) -> None:
+    config = load_config(configuration(tmp_path))
+    open_database(config.database).close()
+    database = open_database(config.database, create=False)
+    front = web.Front(config, database, kept_log()[0])
+    assert (front.not_ready(), front.checks()["database"]) == ({}, "it answered 0.0 s ago")
+    front._seen_at -= web.STUCK_SECONDS + 1
+    assert front.not_ready() == {"database": "it has not answered for 16 s"}
+    assert not front._state().checks["database"]
+    database.close()
