@@ -135,8 +135,9 @@ async def test_what_waits_to_be_written_for_too_long_is_told(
         assert at.api.stuck(0.0) == {}
         monkeypatch.setattr(at.api.committer._batches, "write", hangs)
         waiting = asyncio.create_task(at.api.committer.many([event(1)]))
-        while not at.api.stuck(0.05):  # noqa: ASYNC110 - as a prober does
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while not at.api.stuck(0.05):  # noqa: ASYNC110 - as a prober does
+                await asyncio.sleep(0.01)
         assert "what came in has waited for 0 s to be written" in at.api.stuck(0.05)["api"]
         go.set()
         assert await waiting == [Fate.ACCEPTED]
