@@ -13,11 +13,12 @@ import dispatcher.pacer
 from dispatcher.clock import HOUR, MINUTE, SECOND
 from dispatcher.errors import Refused
 from dispatcher.store import replays
-from dispatcher.store.engine import Database
+from dispatcher.store.engine import Database, open_database
 from dispatcher.store.replay_steps import Step
 from dispatcher.store.replays import State, Which
 from tests.stores import PostgreSQL
 from tests.story import ServerStory, Story, orders, until
+from tests.test_migrations import Desk
 from tests.test_replays import dead
 from tests.workshop import Bench, accept, configuration, rows
 from tests.workshop import until as soon
@@ -90,6 +91,17 @@ def test_where_no_worker_runs_the_job_waits_and_says_so(tmp_path: Path) -> None:
         assert set(replays_of(story).values()) == {1}
         assert story.call("replays", "cancel", number).status == 1
         assert "there is no replay 77; see: dispatcher replays list" in story.call("replays", "show", 77).err
+
+
+def test_whoever_follows_a_job_that_nobody_takes_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.cli.replays.SILENT", 0)
+    with Desk(tmp_path) as desk:
+        desk.run("db", "upgrade")
+        database = open_database(desk.database)
+        dead(database, 1, at=database.clock().now() - MINUTE)
+        database.close()
+        status, out, err = desk.run("dead", "replay", "--since", "1h", "--pace", "10", *NOTE)
+        assert (status, "waits for a worker" in out, "no worker drives replay 1" in err) == (0, True, True)
 
 
 def test_whoever_stops_following_leaves_it_running(tmp_path: Path) -> None:
