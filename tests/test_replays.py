@@ -411,7 +411,7 @@ def test_an_operators_live_deliveries_go_first_and_hold_up_no_other_operators_re
     assert found(database, job).driven(clock.now())
     settle(database, *(settled(claim, clock.now()) for claim in take(database, clock.now(), 1)), now=clock.now())
     step(database, clock.now())
-    assert found(database, job).taken == 40
+    assert found(database, job).taken == 31, "as many as came free"
     assert ended(database, job).taken == 60
 
 

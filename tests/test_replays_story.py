@@ -320,7 +320,7 @@ async def test_a_live_delivery_stands_behind_so_many_replayed_ones_at_most(tmp_p
     async with Bench(configuration(tmp_path)) as at:
         dead(at.database, *range(500), at=at.clock.now())
         at.clock.move(HOUR)
-        job = job_on(at.database, at.clock.now(), pace=1_000)
+        job = job_on(at.database, at.clock.now(), pace=700)
         for _ in range(10):
             stepped = await at.dispatch.store(at.daemon.pacer._step)
             at.clock.move(stepped.wait)

@@ -110,12 +110,13 @@ def _step(connection: Connection, database: Database, job: Any, now: int) -> Ste
     cursor: list[tuple[str, int]] = [(operator, place) for operator, place in orjson.loads(job.cursor)]
     nominal = most_at_once(job.pace) * SECOND // job.pace
     first, rest = cursor[:_OPERATORS], cursor[_OPERATORS:]
-    turn = next((one for one in first if _has_room(connection, one[0], now)), None)
+    rooms = ((one, _room(connection, one[0], now)) for one in first)
+    turn, room = next((found for found in rooms if found[1] > 0), (None, 0))
     if turn is None:
         # Live deliveries go first.
         return _move(connection, job, [*rest, *first], [], [], now + AGAIN, now)
     which = which_of(job.filter)
-    page = _page(connection, which, job.created_at, *turn, most_at_once(job.pace))
+    page = _page(connection, which, job.created_at, *turn, min(room, most_at_once(job.pace)))
     taken, refused = _replay(connection, database, job, which, page.ids, now) if page.ids else ([], [])
     # In turn: no operator waits for another one's end.
     cursor.remove(turn)
@@ -132,9 +133,10 @@ def most_at_once(pace: int) -> int:
     return min(max(1, pace // 10), MOST_AT_ONCE)
 
 
-def _has_room(connection: Connection, operator: str, now: int) -> bool:
+def _room(connection: Connection, operator: str, now: int) -> int:
+    """How many more of this operator's deliveries may be due."""
     waiting = connection.execute(_WAITING.on(connection), {"operator": operator, "now": now}).scalar_one()
-    return int(waiting) < ROOM
+    return ROOM - int(waiting)
 
 
 def _move(
