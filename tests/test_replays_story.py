@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import dispatcher.pacer
+from dispatcher.cli import main
 from dispatcher.clock import HOUR, MINUTE, SECOND
 from dispatcher.errors import Refused
 from dispatcher.store import replays
 from dispatcher.store.engine import Database
 from dispatcher.store.replay_steps import Step
 from dispatcher.store.replays import State, Which
-from tests.stores import PostgreSQL
-from tests.story import ServerStory, Story, orders, until
+from tests.stores import PostgreSQL, open_store
+from tests.story import Done, ServerStory, Story, until
+from tests.test_ledger import bury
 from tests.test_replays import dead
 from tests.workshop import Bench, accept, configuration, rows
 from tests.workshop import until as soon
@@ -25,12 +28,24 @@ from tests.workshop import until as soon
 NOTE = ("--note", "the operator was down")
 
 
+def keys(count: int) -> list[str]:
+    """Of so many dead letters."""
+    return [str(1767225600000000000 + n) for n in range(count)]
+
+
 def buried(story: Story, count: int) -> None:
-    """So many dead letters of acme, each with its attempt, by a worker that found nobody there."""
+    """So many dead letters of acme, each with its attempts."""
     story.set(retry={"delays": []})
-    story.enqueue(orders(count))
-    with story.running():
-        until(lambda: story.statuses() == {"dead": count})
+    database = open_store(story.place if isinstance(story, ServerStory) else story.database)
+    bury(database, *map(int, keys(count)), now=database.clock().now() - MINUTE)
+    database.close()
+
+
+def call(story: Story, *words: object) -> Done:
+    """A command in this process."""
+    done = CliRunner().invoke(main, story.line(*words)[3:])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.output
+    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def replays_of(story: Story) -> dict[str, int]:
@@ -50,12 +65,12 @@ def state_of(story: Story) -> str:
 def test_a_replay_is_followed_to_its_end_and_every_one_was_sent_once(tmp_path: Path) -> None:
     with Story(tmp_path) as story:
         buried(story, 40)
-        dry = story.call("dead", "replay", "--since", "1h", "--pace", "50", "--dry-run", "--json")
+        dry = call(story, "dead", "replay", "--since", "1h", "--pace", "50", "--dry-run", "--json")
         assert (dry.status, dry.json()) == (
             0,
             {"replayed": 40, "dry_run": True, "total": 40, "refused": 0, "seconds": 1},
         )
-        told = story.call("dead", "replay", "--since", "1h", "--pace", "50", "--dry-run")
+        told = call(story, "dead", "replay", "--since", "1h", "--pace", "50", "--dry-run")
         assert told.out == "would be replayed: 40, in 1 s at 50 a second\n"
         with story.receiving() as receiver, story.running():
             done = story.call("dead", "replay", "--since", "1h", "--pace", "50", *NOTE, "--json")
@@ -63,33 +78,41 @@ def test_a_replay_is_followed_to_its_end_and_every_one_was_sent_once(tmp_path: P
             job = done.json()
             assert (job["state"], job["taken"], job["refused"], job["left"]) == ("done", 40, 0, 0)
             until(lambda: story.all_are("delivered"))
-            assert receiver.booked() == dict.fromkeys((one["order_no"] for one in orders(40)), 1)
-        (listed,) = story.call("replays", "list", "--json").rows()
+            assert receiver.booked() == dict.fromkeys(keys(40), 1)
+        (listed,) = call(story, "replays", "list", "--json").rows()
         assert (listed["id"], listed["note"], listed["finished_at"]) == (job["id"], NOTE[1], job["finished_at"])
-        assert replays_of(story) == dict.fromkeys((one["order_no"] for one in orders(40)), 1)
+        assert replays_of(story) == dict.fromkeys(keys(40), 1)
         story.prove()
 
 
 def test_where_no_worker_runs_the_job_waits_and_says_so(tmp_path: Path) -> None:
     with Story(tmp_path) as story:
         buried(story, 3)
-        made = story.call("dead", "replay", "--since", "1h", "--pace", "10", *NOTE, "--detach")
+        made = call(story, "dead", "replay", "--since", "1h", "--pace", "10", *NOTE, "--detach")
         assert made.status == 0
         assert "waits for a worker" in made.out
         assert "is made; see: dispatcher replays show" in made.err
         assert "no worker drives replay" in made.err
         assert "`dispatcher run`" in made.err
-        number = story.call("replays", "list", "--json").rows()[0]["id"]
-        assert "等待工作进程" in story.call("replays", "show", number, "--lang", "zh").out
-        assert story.call("replays", "pause", number, "--json").json()["state"] == "paused"
-        again = story.call("replays", "pause", number)
+        number = call(story, "replays", "list", "--json").rows()[0]["id"]
+        assert "等待工作进程" in call(story, "replays", "show", number, "--lang", "zh").out
+        assert call(story, "replays", "pause", number, "--json").json()["state"] == "paused"
+        again = call(story, "replays", "pause", number)
         assert (again.status, again.err) == (1, f"Error: replay {number} is paused: it can't be paused\n")
-        assert story.call("replays", "resume", number).status == 0
+        assert call(story, "replays", "resume", number).status == 0
         with story.running():
             until(lambda: state_of(story) == "done")
         assert set(replays_of(story).values()) == {1}
-        assert story.call("replays", "cancel", number).status == 1
-        assert "there is no replay 77; see: dispatcher replays list" in story.call("replays", "show", 77).err
+        assert call(story, "replays", "cancel", number).status == 1
+        assert "there is no replay 77; see: dispatcher replays list" in call(story, "replays", "show", 77).err
+
+
+def test_whoever_follows_a_job_that_nobody_takes_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.cli.replays.SILENT", 0)
+    with Story(tmp_path) as story:
+        buried(story, 1)
+        status, out, err = call(story, "dead", "replay", "--since", "1h", "--pace", "10", *NOTE)
+        assert (status, "waits for a worker" in out, "no worker drives replay 1" in err) == (0, True, True)
 
 
 def test_whoever_stops_following_leaves_it_running(tmp_path: Path) -> None:
@@ -105,9 +128,9 @@ def test_whoever_stops_following_leaves_it_running(tmp_path: Path) -> None:
             assert "running" in out
             seen = sum(replays_of(story).values())
             until(lambda: sum(replays_of(story).values()) > seen)
-            number = story.call("replays", "list", "--json").rows()[0]["id"]
-            assert story.call("replays", "cancel", number).status == 0
-        assert story.call("replays", "list", "--operator", "bolt").out == "nothing found\n"
+            number = call(story, "replays", "list", "--json").rows()[0]["id"]
+            assert call(story, "replays", "cancel", number).status == 0
+        assert call(story, "replays", "list", "--operator", "bolt").out == "nothing found\n"
 
 
 @pytest.mark.parametrize(
@@ -126,16 +149,16 @@ def test_whoever_stops_following_leaves_it_running(tmp_path: Path) -> None:
 )
 def test_what_is_no_job_is_refused_with_what_to_write(tmp_path: Path, words: list[str], told: str) -> None:
     with Story(tmp_path) as story:
-        story.call("db", "upgrade")
-        done = story.call("dead", "replay", *words)
+        call(story, "db", "upgrade")
+        done = call(story, "dead", "replay", *words)
         assert (done.status, told in done.err) == (2, True), done
 
 
 def test_where_nothing_fits_no_job_is_made(tmp_path: Path) -> None:
     with Story(tmp_path) as story:
-        story.call("db", "upgrade")
+        call(story, "db", "upgrade")
         for more in ((), ("--dry-run",)):
-            done = story.call("dead", "replay", "--since", "1h", "--pace", "5", *NOTE, *more)
+            done = call(story, "dead", "replay", "--since", "1h", "--pace", "5", *NOTE, *more)
             assert (done.status, done.err) == (1, "Error: no dead letter fits; see: dispatcher dead list\n")
         assert story.query("SELECT count(*) FROM replays") == [(0,)]
 
@@ -143,9 +166,9 @@ def test_where_nothing_fits_no_job_is_made(tmp_path: Path) -> None:
 def test_a_note_stands_beside_a_replay_without_a_job_too(tmp_path: Path) -> None:
     with Story(tmp_path) as story:
         buried(story, 1)
-        key = orders(1)[0]["order_no"]
-        assert story.call("dead", "replay", "acme", key, *NOTE).status == 0
-        assert [one["note"] for one in story.show(key)["actions"]] == [NOTE[1]]
+        key = keys(1)[0]
+        assert call(story, "dead", "replay", "acme", key, *NOTE).status == 0
+        assert [one["note"] for one in call(story, "show", "acme", key, "--json").json()["actions"]] == [NOTE[1]]
 
 
 # Killed, and shared.
@@ -154,26 +177,26 @@ def test_a_note_stands_beside_a_replay_without_a_job_too(tmp_path: Path) -> None
 def kill_and_go_on(story: Story, count: int, workers: list[Story]) -> None:
     """Workers are killed one after the other while they drive a job; whoever comes next drives it to its end."""
     buried(story, count)
-    made = story.call("dead", "replay", "--since", "1h", "--pace", "100", *NOTE, "--detach", "--json").json()
+    made = call(story, "dead", "replay", "--since", "1h", "--pace", "30", *NOTE, "--detach", "--json").json()
     for n in range(2):
         with workers[n % len(workers)].running() as daemon:
             before = sum(replays_of(story).values())
             until(lambda before=before: sum(replays_of(story).values()) > before)  # type: ignore[misc]
             daemon.kill()
-    job = story.call("replays", "show", made["id"], "--json").json()
+    job = call(story, "replays", "show", made["id"], "--json").json()
     assert (job["state"], job["taken"]) == ("running", sum(replays_of(story).values()))
     with story.running():
         until(lambda: state_of(story) == "done")
         until(lambda: set(story.statuses()) == {"dead"})
-    done = story.call("replays", "show", made["id"], "--json").json()
+    done = call(story, "replays", "show", made["id"], "--json").json()
     assert (done["total"], done["taken"], done["refused"]) == (count, count, 0)
-    assert replays_of(story) == dict.fromkeys((one["order_no"] for one in orders(count)), 1)
+    assert replays_of(story) == dict.fromkeys(keys(count), 1)
     story.prove()
 
 
 def test_a_killed_worker_leaves_nothing_out_and_doubles_nothing(tmp_path: Path) -> None:
     with Story(tmp_path) as story:
-        kill_and_go_on(story, 120, [story])
+        kill_and_go_on(story, 90, [story])
 
 
 def test_on_a_server_another_worker_goes_on_where_a_killed_one_was(
@@ -181,7 +204,7 @@ def test_on_a_server_another_worker_goes_on_where_a_killed_one_was(
 ) -> None:
     postgresql.empty()
     with ServerStory(tmp_path, postgresql) as story:
-        kill_and_go_on(story, 120, [story, story.twin()])
+        kill_and_go_on(story, 90, [story, story.twin()])
 
 
 def test_two_workers_share_a_job_and_keep_its_pace(tmp_path: Path, postgresql: PostgreSQL) -> None:
@@ -189,7 +212,7 @@ def test_two_workers_share_a_job_and_keep_its_pace(tmp_path: Path, postgresql: P
     with ServerStory(tmp_path, postgresql) as story:
         buried(story, 90)
         with story.running(), story.twin().running():
-            done = story.call("dead", "replay", "--since", "1h", "--pace", "30", *NOTE, "--json")
+            done = call(story, "dead", "replay", "--since", "1h", "--pace", "30", *NOTE, "--json")
             job = done.json()
             assert (done.status, job["state"], job["taken"]) == (0, "done", 90), done
         ((first, last),) = story.query("SELECT min(at), max(at) FROM journal WHERE verb = 'replay'")
@@ -297,7 +320,7 @@ async def test_a_live_delivery_stands_behind_so_many_replayed_ones_at_most(tmp_p
     async with Bench(configuration(tmp_path)) as at:
         dead(at.database, *range(500), at=at.clock.now())
         at.clock.move(HOUR)
-        job = job_on(at.database, at.clock.now(), pace=1_000)
+        job = job_on(at.database, at.clock.now(), pace=700)
         for _ in range(10):
             stepped = await at.dispatch.store(at.daemon.pacer._step)
             at.clock.move(stepped.wait)

@@ -326,7 +326,7 @@ def hangs_up_in_words_only(plant: Plant) -> None:
         (lost_accept, "accepted", 15, ()),
         (lost_attempt, "numbers", 19, ()),
         (early_claim, "early", 20, ()),
-        (no_token, "token", 90, ()),
+        (no_token, "token", 13, ()),
         (any_answer_will_do, "booked", 5, ()),
         (a_yes_is_not_heard, "verdict", 3, ()),
         (a_second_late, "schedule", 11, ()),

@@ -144,7 +144,7 @@ def follow(database: Database, job: Replay) -> Replay:
                     break
                 time.sleep(_LOOK_SECONDS)
                 job = _found(database, job.id)
-            else:
+            if job.state is State.DONE:
                 tell(1, 1)
     except KeyboardInterrupt:
         click.echo(err=True)

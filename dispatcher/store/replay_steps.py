@@ -29,6 +29,8 @@ LOOK = 1_000
 ROOM = 100
 # For another worker's step, and for an operator to have room again (µs).
 AGAIN = 200 * MILLISECOND
+# Operators that are looked at in one step, for one that has room.
+_OPERATORS = 50
 # Of those refused so many are kept, with the reason.
 KEPT = 100
 # A job that nobody drove for longer than that was not driven meanwhile (µs).
@@ -107,12 +109,14 @@ def step(database: Database, now: int) -> Step | None:
 def _step(connection: Connection, database: Database, job: Any, now: int) -> Step:
     cursor: list[tuple[str, int]] = [(operator, place) for operator, place in orjson.loads(job.cursor)]
     nominal = most_at_once(job.pace) * SECOND // job.pace
-    turn = next((one for one in cursor if _has_room(connection, one[0], now)), None)
+    first, rest = cursor[:_OPERATORS], cursor[_OPERATORS:]
+    rooms = ((one, _room(connection, one[0], now)) for one in first)
+    turn, room = next((found for found in rooms if found[1] > 0), (None, 0))
     if turn is None:
         # Live deliveries go first.
-        return _move(connection, job, cursor, [], [], now + AGAIN, now)
+        return _move(connection, job, [*rest, *first], [], [], now + AGAIN, now)
     which = which_of(job.filter)
-    page = _page(connection, which, job.created_at, *turn, most_at_once(job.pace))
+    page = _page(connection, which, job.created_at, *turn, min(room, most_at_once(job.pace)))
     taken, refused = _replay(connection, database, job, which, page.ids, now) if page.ids else ([], [])
     # In turn: no operator waits for another one's end.
     cursor.remove(turn)
@@ -129,9 +133,10 @@ def most_at_once(pace: int) -> int:
     return min(max(1, pace // 10), MOST_AT_ONCE)
 
 
-def _has_room(connection: Connection, operator: str, now: int) -> bool:
+def _room(connection: Connection, operator: str, now: int) -> int:
+    """How many more of this operator's deliveries may be due."""
     waiting = connection.execute(_WAITING.on(connection), {"operator": operator, "now": now}).scalar_one()
-    return int(waiting) < ROOM
+    return ROOM - int(waiting)
 
 
 def _move(

@@ -76,6 +76,10 @@ class Which(NamedTuple):
             return [Fault("until", "is not after since", "write a later time, or leave it out")]
         return []
 
+    def once(self) -> "Which":
+        """Each key is meant once, however often it was given."""
+        return self._replace(keys=tuple(dict.fromkeys(self.keys)))
+
     def conditions(self) -> str:
         """SQL for a table `d` of dead letters, but for the keys; `created_at` is when the job was made."""
         found = ["d.finished_at < :created_at"]
@@ -149,7 +153,7 @@ class Replay(NamedTuple):
 def count(database: Database, which: Which, now: int) -> Counted:
     """What a job made at this moment would come by; nothing is changed."""
     with database.reading() as connection:
-        by_operator = _tally(connection, which, now)
+        by_operator = _tally(connection, which.once(), now)
     return Counted(sum(one.total for one in by_operator.values()), sum(one.refused for one in by_operator.values()))
 
 
@@ -204,7 +208,7 @@ def make(database: Database, which: Which, pace: int, actor: str, note: str, now
 
     Raises Refused; NotNow where nothing fits.
     """
-    which = which._replace(keys=tuple(dict.fromkeys(which.keys)))
+    which = which.once()
     if faults := which.faults():
         raise Refused("; ".join(map(str, faults)))
     if not 1 <= pace <= MOST_PACE:
