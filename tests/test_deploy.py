@@ -65,6 +65,7 @@ def test_the_image_runs_as_nobody_in_particular_and_is_told_to_stop_as_the_daemo
 def test_the_images_health_check_tells_ready_from_not(tmp_path: Path) -> None:
     check = json.loads(re.findall(r"^ +CMD (\[.*\])$", IMAGE, re.MULTILINE)[0])
     assert check[0] == "python"
+    assert "/readyz'" in check[-1]
 
     def healthy(url: str) -> bool:
         environment = {**os.environ, "DISPATCHER_READYZ": url, "http_proxy": "http://127.0.0.1:9"}
