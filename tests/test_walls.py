@@ -40,7 +40,6 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "httptools": frozenset({"wire"}),
     "httpx": frozenset({"wire"}),
     "jinja2": frozenset({"kit"}),
-    "markupsafe": frozenset({"kit"}),
     "msgspec": frozenset({"events"}),
     "orjson": frozenset({"protocols", "telemetry", "store", "cli", "rows", "web"}),
     "psycopg": frozenset({"store"}),
