@@ -77,8 +77,14 @@ def built(language: str, folder: Path) -> Tool:
 
 
 def self_check(language: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """What the receiver says of the kit's own vectors."""
-    words = [*built(language, folder).run, "--self-check"]
+    """What the receiver says of the kit's own vectors, once it is built."""
+    built(language, folder)
+    return checked(language, folder)
+
+
+def checked(language: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """As `self_check`, of a receiver that has been built."""
+    words = [*TOOLS[language].run, "--self-check"]
     return subprocess.run(words, cwd=folder, capture_output=True, encoding="utf-8", timeout=120, check=False)
 
 

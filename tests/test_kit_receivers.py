@@ -1,5 +1,6 @@
 """The kit's receivers, each run where its language is: by their self-check, and against the real dispatcher."""
 
+import fcntl
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from dispatcher.kit.receivers import LANGUAGES
 from dispatcher.kit.stand_in import PLAYERS_TOKEN, StandIn
 from dispatcher.kit.vectors import Made, Sender, decoded, encoded
 from tests.ground import notice, settle_event
-from tests.kits import TOOLS, URL, Reading, built, covering, need, self_check, serving, write_kit
+from tests.kits import TOOLS, URL, Reading, built, checked, covering, need, self_check, serving, write_kit
 from tests.story import Story, until
 
 ALL = pytest.mark.parametrize("language", TOOLS)
@@ -230,6 +231,11 @@ _SETTLE = [
 ]
 
 
+def test_a_receiver_passes_the_check_of_its_own_kit(workshop: tuple[Story, list[Desk]]) -> None:
+    for desk in workshop[1]:
+        says_all_right(checked(desk.language, desk.folder))
+
+
 def test_what_the_dispatcher_sends_is_booked_once_by_every_receiver(workshop: tuple[Story, list[Desk]]) -> None:
     story, desks = workshop
     expected = {(kind, str(9223372036854775000 + n)) for kind in ("notice", "settle") for n in range(5)}
@@ -317,3 +323,23 @@ def _after_a_cut(story: Story, desk: Desk) -> None:
             answer = httpx.post(url, headers=made.headers, content=made.body.encode(), trust_env=False, timeout=60)
             assert answer.status_code == 200, told(desk)
             assert len(desk.books()) == len(before) + 1, told(desk)
+
+
+def test_in_php_one_process_at_a_time_has_the_books(tmp_path: Path) -> None:
+    need("PHP")
+    folder = write_kit(tmp_path / "kit", **SHAPES["one notice"])
+    vectors = json.loads((folder / "vectors.json").read_text("utf-8"))
+    row = vectors["requests"][0]
+    with Story(tmp_path) as story, ThreadPoolExecutor(1) as pool:
+        listen = f"127.0.0.1:{story.port()}"
+        books = folder / "bookings.ndjson"
+        with serving("PHP", folder, listen, vectors["settings"]), books.open("w", encoding="utf-8") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            url, content = f"http://{listen}{row['path']}", row["body"].encode()
+            post = pool.submit(httpx.post, url, headers=row["headers"], content=content, trust_env=False, timeout=60)
+            with pytest.raises(TimeoutError):
+                post.result(1)
+            assert books.read_text("utf-8") == ""
+            fcntl.flock(held, fcntl.LOCK_UN)
+            assert post.result(60).status_code == 200
+        assert books.read_text("utf-8").count("\n") == 1

@@ -57,7 +57,7 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "httptools": frozenset({"wire"}),
     "httpx": frozenset({"wire"}),
     "jinja2": frozenset({"console", "kit"}),
-    "markupsafe": frozenset({"console", "kit"}),
+    "markupsafe": frozenset({"console"}),
     "msgspec": frozenset({"events", "reconcile"}),
     "opentelemetry": frozenset({"tracing"}),
     "prometheus_client": frozenset({"metrics"}),

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Iterator
-
-from markupsafe import Markup, escape
+from html import escape
 
 from dispatcher.kit.text import fill
 
@@ -17,17 +16,16 @@ _CELL = re.compile(r"(?<!\\)\|")
 def page(title: str, markdown: str) -> str:
     # The languages are the document's second headings: whoever reads the page aloud must know which it is.
     parts = re.split("(?m)^(?=## )", markdown)
-    body = Markup("\n").join(_section(part) for part in parts)
-    return fill("page.html", {"title": title, "body": body})
+    return fill("page.html", {"title": title, "body": "\n".join(_section(part) for part in parts)})
 
 
-def _section(markdown: str) -> Markup:
+def _section(markdown: str) -> str:
     language = "en" if markdown.startswith("## English") else "zh"
-    blocks = Markup("\n").join(_blocks(markdown.splitlines()))
-    return Markup('<section lang="{}">\n{}\n</section>').format(language, blocks)
+    blocks = "\n".join(_blocks(markdown.splitlines()))
+    return f'<section lang="{language}">\n{blocks}\n</section>'
 
 
-def _blocks(lines: list[str]) -> Iterator[Markup]:
+def _blocks(lines: list[str]) -> Iterator[str]:
     at = 0
     while at < len(lines):
         line = lines[at]
@@ -35,7 +33,8 @@ def _blocks(lines: list[str]) -> Iterator[Markup]:
         if line.startswith("```"):
             while lines[end] != "```":
                 end += 1
-            yield Markup("<pre><code>{}</code></pre>").format("\n".join(lines[at + 1 : end]))
+            shown = "\n".join(lines[at + 1 : end])
+            yield f"<pre><code>{escape(shown)}</code></pre>"
             end += 1
         elif line.startswith("#"):
             yield _heading(line)
@@ -44,51 +43,44 @@ def _blocks(lines: list[str]) -> Iterator[Markup]:
                 end += 1
             yield _table(lines[at:end]) if line.startswith("|") else _list(lines[at:end])
         elif line:
-            yield Markup("<p>{}</p>").format(_inline(line))
+            yield f"<p>{_inline(line)}</p>"
         at = end
 
 
-def _heading(line: str) -> Markup:
+def _heading(line: str) -> str:
     marks, _, text = line.partition(" ")
-    tag = Markup(f"h{len(marks)}")
-    anchor = text.lower() if len(marks) == 2 else None
-    named = Markup(' id="{}"').format(anchor) if anchor else Markup("")
-    return Markup("<{}{}>{}</{}>").format(tag, named, _inline(text), tag)
+    named = f' id="{escape(text.lower())}"' if len(marks) == 2 else ""
+    return f"<h{len(marks)}{named}>{_inline(text)}</h{len(marks)}>"
 
 
-def _list(lines: list[str]) -> Markup:
-    return Markup("<ul>{}</ul>").format(
-        Markup("").join(Markup("<li>{}</li>").format(_inline(one[2:])) for one in lines)
-    )
+def _list(lines: list[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_inline(one[2:])}</li>' for one in lines)}</ul>"
 
 
-def _table(lines: list[str]) -> Markup:
+def _table(lines: list[str]) -> str:
     """A heading, a line under it, rows. It scrolls by itself where a screen is narrow."""
     rows = [[cell.strip().replace("\\|", "|") for cell in _CELL.split(line)[1:-1]] for line in lines]
-    head = _cells("th", rows[0])
-    body = Markup("").join(_cells("td", row) for row in rows[2:])
-    table = "<div class=wide tabindex=0><table><thead>{}</thead><tbody>{}</tbody></table></div>"
-    return Markup(table).format(head, body)
+    body = "".join(_cells("td", row) for row in rows[2:])
+    table = f"<table><thead>{_cells('th', rows[0])}</thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0">{table}</div>'
 
 
-def _cells(tag: str, cells: list[str]) -> Markup:
-    mark = Markup(tag)
-    return Markup("<tr>{}</tr>").format(
-        Markup("").join(Markup("<{}>{}</{}>").format(mark, _inline(cell), mark) for cell in cells)
-    )
+def _cells(tag: str, cells: list[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{_inline(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
-def _inline(text: str) -> Markup:
-    parts: list[Markup] = []
+def _inline(text: str) -> str:
+    """The text of a line, escaped, with what is marked in it."""
+    parts: list[str] = []
     at = 0
     for found in _INLINE.finditer(text):
         parts.append(escape(text[at : found.start()]))
         at = found.end()
         if found["code"] is not None:
             shown = found["code"][1:-1] if len(found["fence"]) == 2 else found["code"]
-            parts.append(Markup("<code>{}</code>").format(shown))
+            parts.append(f"<code>{escape(shown)}</code>")
         elif found["bold"] is not None:
-            parts.append(Markup("<strong>{}</strong>").format(_inline(found["bold"])))
+            parts.append(f"<strong>{_inline(found['bold'])}</strong>")
         else:
-            parts.append(Markup('<a href="{}">{}</a>').format(found["to"], found["text"]))
-    return Markup("").join([*parts, escape(text[at:])])
+            parts.append(f'<a href="{escape(found["to"])}">{escape(found["text"])}</a>')
+    return "".join([*parts, escape(text[at:])])
