@@ -14,7 +14,7 @@ KILLS ?= 1000
 EXAMPLES ?= 10000
 FUZZ_SECONDS ?= 300
 
-.PHONY: demo test check bench simulate crashes faults fuzz audit-dependencies clean
+.PHONY: demo test check bench simulate crashes faults kit fuzz audit-dependencies clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/dispatcher demo
@@ -25,6 +25,10 @@ test: check
 # Every fault of a database, those too that take long.
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/test_database_faults.py
+
+# Every receiver of the integration kit, in every reading, those too that must be compiled.
+kit: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/test_kit.py tests/test_kit_receivers.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
+from dispatcher import __version__
 from dispatcher.broom import SWEEP_SECONDS, Broom
-from dispatcher.clock import Clock
+from dispatcher.clock import SECOND, Clock, duration_text
 from dispatcher.config import Config, load_config
 from dispatcher.console import Desk, routes
 from dispatcher.dispatch import Attempts, Dispatch, Lane
@@ -18,37 +20,51 @@ from dispatcher.dispatch.minutes import Minutes
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
 from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
+from dispatcher.metrics import Exposition, State, Work
+from dispatcher.operator import NOTIFY
 from dispatcher.pacer import LOOK_SECONDS, Pacer
+from dispatcher.protocols import PROTOCOLS
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
 from dispatcher.store import journal, operators, workers
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import let_dead_leave
+from dispatcher.summaries import ROUND_SECONDS, Failing, Summaries
+from dispatcher.supervisor import Supervisor
 from dispatcher.telemetry import Log
 from dispatcher.tls import tls_context
-from dispatcher.web import Api, application, bind, serving
+from dispatcher.tracing import open_traces
+from dispatcher.web import Api, application, bind, metrics_route, served, serving
 from dispatcher.wire import Grant, PinnedTransport, Resolver, Transport, Wire
 
 STUCK_SECONDS = 15.0
 # What is done by hand is in the log so soon at the latest.
 HEAD_SECONDS = 60.0
+# How often a sign of life is looked for, for whoever started us.
+SIGN_SECONDS = 1.0
 # For another's lock on the store; then /readyz and the log say so, and the corridor tries again by itself.
 PATIENCE_SECONDS = 1.0
 # For a server's answer: less than the others wait for a beat.
 SILENCE_SECONDS = 4.0
 # Settings that only a start reads.
-_FIXED = ("database", "web", "log_format", "log_level", "master_key", "former_master_key")
+_FIXED = ("database", "web", "log_format", "log_level", "traces", "master_key", "former_master_key")
 
 
 class Daemon:
     """One worker on a store. `transport` replaces the network, for tests of everything above it."""
 
     def __init__(
-        self, config: Config, log: Log, clock: Clock | None = None, transport: Transport | None = None
+        self,
+        config: Config,
+        log: Log,
+        clock: Clock | None = None,
+        transport: Transport | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self.config = config
         self.log = log
+        self.supervisor = supervisor or Supervisor(None)
         self.database: Database = open_database(config.database, patience=PATIENCE_SECONDS, silence=SILENCE_SECONDS)
         self._started = config
         self._transport = transport
@@ -58,6 +74,7 @@ class Daemon:
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._api: Api | None = None
         try:
             self.database.occupy()
             self.clock = clock or self.database.clock()
@@ -71,9 +88,14 @@ class Daemon:
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
             self.dispatch.refresh = self._refresh
+            self.dispatch.traces = open_traces(config.traces, __version__, self._traces_tell)
             self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
             self.minutes = Minutes(self.dispatch, self.database, self.clock, log)
             self.pacer = Pacer(self.dispatch.store, self.database, self.clock, log)
+            self.summaries = Summaries(
+                self.dispatch.store, self.database, self.clock, log, self._failing, lambda: self._roster.notifications
+            )
+            self.summaries.keep, self.summaries.console = config.retention, config.web.url
             self._roster = Roster({}, {}, 0)
             self._closings: dict[str, list[operators.Closing]] = {}
             self._enrol(self._load())
@@ -144,6 +166,10 @@ class Daemon:
         self.dispatch.lanes, self._roster, self.dispatch.revision = lanes, roster, roster.revision
         self._operators = roster.operators
         self.dispatch.unfit = roster.faults.keys()
+        if roster.notifications and not self.summaries.begun:
+            # Whoever tells nobody anything pays for no round.
+            self.summaries.begun = True
+            self.rounds.every(ROUND_SECONDS, "summaries", self.summaries.round)
 
     def _lane(self, member: Member) -> Lane:
         operator = member.operator
@@ -164,7 +190,11 @@ class Daemon:
         Operators change at once, for attempts that begin from now on; the rest wants a restart, and is named.
         """
         async with self._reloading:
-            await self._reload(path)
+            self.supervisor.reloading()
+            try:
+                await self._reload(path)
+            finally:
+                self.supervisor.ready()
 
     async def _reload(self, path: Path) -> None:
         try:
@@ -178,7 +208,7 @@ class Daemon:
             self.log.warning("reload_needs_restart", settings=fixed)
         self.config = new
         self.dispatch.concurrency = new.concurrency
-        self.broom.keep = new.retention
+        self.broom.keep = self.summaries.keep = new.retention
         await self._refresh(0)
         self.dispatch.look()
         self.log.info("reloaded", operators=len(self._roster.members))
@@ -204,6 +234,7 @@ class Daemon:
                 self.rounds.start(self.dispatch.look, self._rescue)
                 stack.callback(self.broom.stop)
                 stack.callback(self.pacer.stop)
+                stack.callback(self.summaries.stop)
                 stack.callback(self.rounds.stop)
                 watch = asyncio.create_task(self.rounds.watch())
                 stack.callback(watch.cancel)
@@ -214,7 +245,11 @@ class Daemon:
                     stack.callback(beating.cancel)
                 writing = asyncio.create_task(self.minutes.writing())
                 stack.callback(writing.cancel)
-                self.log.info("running", web=web, **self._told())
+                self.log.info("running", **web, **self._told())
+                self.supervisor.ready()
+                if self.supervisor.listens:
+                    self.rounds.every(SIGN_SECONDS, "supervisor", self._show_life)
+                    self._show_life()
                 await self._tell_head()
                 await self.dispatch.run()
             await self._leave()
@@ -235,32 +270,89 @@ class Daemon:
             faults[f"operator {name}"] = "its settings can't be used; the log says why"
         if not self.rounds.scheduler.running:
             faults["scheduler"] = "not running"
-        stuck = time.monotonic() - self.dispatch.turned_at
-        if stuck > STUCK_SECONDS:
-            faults["worker"] = f"the claim loop has not gone round for {stuck:.0f} s"
-        return faults
+        if self._stopping:
+            faults["worker"] = "it is stopping, and claims nothing more"
+        elif self._idle > STUCK_SECONDS:
+            faults["worker"] = f"the claim loop has not gone round for {self._idle:.0f} s"
+        return faults | (self._api.stuck(STUCK_SECONDS) if self._api is not None else {})
+
+    def checks(self) -> dict[str, str]:
+        """All that `not_ready` looks at, and what there is to say of it while it is well."""
+        told = dict.fromkeys(("database", "network", "journal", "operators", "scheduler", "api"), "ok")
+        return told | {"worker": f"the claim loop went round {self._idle:.1f} s ago"}
+
+    @property
+    def _idle(self) -> float:
+        return time.monotonic() - self.dispatch.turned_at
+
+    def _state(self) -> State:
+        """As /metrics tells it."""
+        faults = {"operators" if name.startswith("operator ") else name for name in self.not_ready()}
+        dispatch = self.dispatch
+        in_flight = {name: lane.in_flight for name, lane in dispatch.lanes.items()}
+        work = Work(in_flight, dispatch.concurrency, self._idle, dispatch.crew.size)
+        return State({name: name not in faults for name in self.checks()}, work)
+
+    def _failing(self) -> dict[str, Failing]:
+        """The operators of which this worker has seen no success lately, or whom the breaker holds."""
+        found = {}
+        for name in self._roster.operators:
+            lane, held_at = self.dispatch.lanes[name], self._roster.members[name].standing.held_at
+            if lane.failures or held_at is not None:
+                found[name] = Failing(lane.failures, lane.failing_since, held_at)
+        return found
+
+    def _show_life(self) -> None:
+        """Only while the claim loop goes round, or waits for a store that is away and asks for it again and again."""
+        self.supervisor.alive(max(self.dispatch.turned_at, self.dispatch.outage.tried_at))
+        faults = self.not_ready()
+        told = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+        self.supervisor.status(told or f"delivering for {len(self._roster.operators)} operators")
 
     def _rescue(self) -> None:
         self.dispatch.rescue_soon(self.clock.now() - self.config.lease)
 
     def _told(self) -> dict[str, object]:
         return {
+            "version": __version__,
             "database": str(self.config.database),
-            "operators": len(self._roster.members),
+            "operators": len(self._roster.operators),
+            "notifications": [name.removeprefix(NOTIFY) for name in self._roster.notifications],
             "concurrency": self.config.concurrency,
+            "lease_seconds": self.config.lease // SECOND,
+            "retention": "never" if self.config.retention is None else duration_text(self.config.retention),
+            "egress_allow": [str(network) for network in self.config.allow],
+            "watchdog_seconds": self.supervisor.watchdog,
+            "process": os.getpid(),
         }
 
     @contextlib.asynccontextmanager
-    async def _serving(self) -> AsyncIterator[str]:
+    async def _serving(self) -> AsyncIterator[dict[str, object]]:
+        """Where, and the first parts of the paths that are served there."""
         if self.config.listen is None:
-            yield "off"
+            yield {"web": "off", "paths": []}
             return
         bound = bind(self.config.listen)
         web = self.config.web
-        api = Api(self.database, self.clock, web, lambda: self._operators, self._vault.lock, self.log)
+        figures = self.dispatch.figures
+        api = Api(
+            self.database,
+            self.clock,
+            web,
+            lambda: self._operators,
+            self._vault.lock,
+            self.log,
+            figures=figures,
+            traces=self.dispatch.traces,
+        )
+        self._api = api
         desk = Desk(self.database, self.clock, api.ask, lambda: self._roster, self.not_ready, self.log)
-        async with api.working(), serving(bound, application(self.not_ready, api, routes(desk)), web) as url:
-            yield url
+        exposition = Exposition(figures, self.database, self.clock, PROTOCOLS, self._state, self.log)
+        pages = [*routes(desk), *metrics_route(exposition.scrape, api.doorman, web.metrics)]
+        app = application(self.not_ready, api, pages, self.checks)
+        with contextlib.closing(exposition):
+            async with api.working(), serving(bound, app, web) as url:
+                yield {"web": url, "paths": served(app)}
 
     def _obey_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -283,10 +375,16 @@ class Daemon:
             self._running.cancel()
             return
         self._stopping = True
+        self.supervisor.stopping()
         self.log.info("stopping", signal=name, in_flight=self.dispatch.in_flight)
         self.dispatch.stop()
 
+    def _traces_tell(self, told: str) -> None:
+        self.log.warning("traces_not_sent", told=told)
+
     async def close(self) -> None:
+        if self.dispatch.traces is not None:
+            await asyncio.to_thread(self.dispatch.traces.close)
         for transport in [*self._retired, *(lane.transport for lane in self.dispatch.lanes.values())]:
             await transport.aclose()
         self.database.close()

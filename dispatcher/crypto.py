@@ -55,14 +55,27 @@ class Output(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Spelling:
+    """How the operator writes its key and its IV: what its people must do with the texts to have the same bytes."""
+
+    key: KeyEncoding
+    iv_mode: IvMode = IvMode.FIXED
+    iv: IvEncoding = IvEncoding.UTF8
+
+
+@dataclass(frozen=True, slots=True)
 class CryptoReading:
-    """One operator's cipher with nothing left to interpret. `iv` is None where each message has its own."""
+    """One operator's cipher with nothing left to interpret. `iv` is None where each message has its own.
+
+    `spelling` is for people and changes no message; None where the bytes were not read from an operator's settings.
+    """
 
     cipher: CipherName
     key: bytes = field(repr=False)
     iv: bytes | None = field(repr=False)
     padding: Padding = Padding.PKCS7
     output: Output = Output.BASE64
+    spelling: Spelling | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         # So that nothing shows them which walks through the fields, like `asdict`.
@@ -138,6 +151,11 @@ def read_key(text: str, encoding: KeyEncoding | None, cipher: CipherName) -> byt
         f"gives the {size} bytes of {cipher} in no reading ({_told(text)})",
         "set key_encoding and cipher to what the operator uses, or check that the key is whole",
     )
+
+
+def encoding_of(text: str, key: bytes) -> KeyEncoding:
+    """The first reading of the text that gives these bytes, which `read_key` made of it."""
+    return next(encoding for encoding in KeyEncoding if read_text(text, encoding) == key)
 
 
 def read_iv(text: str | None, mode: IvMode, encoding: IvEncoding, key: bytes) -> bytes | None:

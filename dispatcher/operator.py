@@ -11,6 +11,11 @@ from dispatcher.crypto import CryptoReading
 from dispatcher.policy import Rule, Schedule
 from dispatcher.secret import Secret
 
+# What people are told goes out as to an operator of this name and the notification's; no operator's name has a colon.
+NOTIFY = "notify:"
+# The message type of that.
+SUMMARY = "summary"
+
 
 class Auth(StrEnum):
     """What an operator's callbacks prove themselves with, in `Authorization: Bearer …`."""
@@ -115,6 +120,47 @@ class Ordering:
     dead: WhenDead
 
 
+class Chat(StrEnum):
+    """What a notification's webhook reads; `feishu` is Lark as well."""
+
+    JSON = "json"
+    FEISHU = "feishu"
+    DINGTALK = "dingtalk"
+    WECOM = "wecom"
+    SLACK = "slack"
+
+
+class Tell(StrEnum):
+    """What a notification tells of: deliveries that died, operators of whom nothing succeeds."""
+
+    DEAD = "dead"
+    FAILING = "failing"
+
+
+class Language(StrEnum):
+    EN = "en"
+    ZH = "zh"
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A webhook by which people are told, in one summary every `every` µs at most.
+
+    `target` is the path and query of its URL, which let anybody write there; `secret` signs what is sent. `operators`:
+    of whom it tells, of all where it is empty. An operator is failing after `failures` in a row over `over` µs.
+    """
+
+    preset: Chat
+    target: Secret
+    secret: Secret | None
+    operators: frozenset[str]
+    every: int
+    language: Language
+    tell: frozenset[Tell]
+    failures: int
+    over: int
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """The operator's own list of one message type. `columns`: what it calls our fields that it calls otherwise.
@@ -161,6 +207,9 @@ class Operator:
     tls: Tls | None = None
     breaker: Breaker | None = None
     ordering: Ordering | None = None
+    # Whether it is told which trace an attempt belongs to.
+    traceparent: bool = False
+    notification: Notification | None = None
 
     @property
     def blocks(self) -> bool:

@@ -246,7 +246,7 @@ class Answer(NamedTuple):
 
 
 _ABSENT = object()
-_WORDS = ("desc", "description", "message", "msg", "err_text", "error")
+_WORDS = ("desc", "description", "message", "msg", "errmsg", "err_text", "error")
 
 
 def read_answer(outcome: Outcome, rule: Rule) -> Answer:

@@ -46,7 +46,10 @@ class Member(NamedTuple):
 
 
 class Roster(NamedTuple):
-    """The operators in force by name, what is wrong with the others, and the revision that this is."""
+    """The operators in force by name, what is wrong with the others, and the revision that this is.
+
+    Notifications are members, and no operators: nobody hands in events for them.
+    """
 
     members: Mapping[str, Member]
     faults: Mapping[str, str]
@@ -54,7 +57,11 @@ class Roster(NamedTuple):
 
     @property
     def operators(self) -> Mapping[str, Operator]:
-        return {name: member.operator for name, member in self.members.items()}
+        return {name: one.operator for name, one in self.members.items() if one.operator.notification is None}
+
+    @property
+    def notifications(self) -> Mapping[str, Operator]:
+        return {name: one.operator for name, one in self.members.items() if one.operator.notification is not None}
 
 
 def key_file(config: Config) -> Path:
@@ -137,7 +144,7 @@ def provision(
     if changed or gone:
         _swear_in(database, vault, lost_key=lost_key)
         rows = [
-            _declared(config.operators[name], config.documents[name].reveal(), vault, _before(vault, known.get(name)))
+            _declared(config.declared[name], config.documents[name].reveal(), vault, _before(vault, known.get(name)))
             for name in changed
         ]
         store.declare(database, rows, gone, FILE, ("set", actor), now)

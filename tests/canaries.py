@@ -49,6 +49,8 @@ class Canaries:
             "operators.NAME.tls.key": key.reveal(),
             "web.certificate": served.reveal(),
             "web.key": served_by.reveal(),
+            "notifications.NAME.url": f"https://127.0.0.1:9/hook?token={canary('webhook')}",
+            "notifications.NAME.secret": canary("webhook secret"),
         }
         self.players_token = canary("player")
         self.password = canary("password")
@@ -57,6 +59,7 @@ class Canaries:
         told = {name: secret for name, secret in told.items() if not name.endswith((".ca", ".certificate"))}
         for name, one in (("operators.NAME.tls.key", key), ("web.key", served_by)):
             told[name] = "".join(one.reveal().splitlines()[1:-1])[40:]
+        told["notifications.NAME.url"] = canary("webhook")
         told["the bytes of the master key"] = canary("master", 32)
         told["the bytes of the signature's secret"] = canary("signature", 32)
         self._told = {name: _spellings(secret.removeprefix("whsec_")) for name, secret in told.items()}
@@ -91,6 +94,11 @@ def _in_base64(raw: bytes) -> frozenset[bytes]:
         found |= {whole[at : at + 12] for at in range(max(0, len(whole) - 11))}
         found |= {one.translate(bytes.maketrans(b"+/", b"-_")) for one in found}
     return frozenset(found)
+
+
+def own_url(secret: str, url: str) -> str:
+    """The webhook's path and token at this place."""
+    return url + secret[secret.index("/hook") :]
 
 
 def tables(canaries: Canaries, url: str, web: str) -> dict[str, Any]:
@@ -135,4 +143,13 @@ def tables(canaries: Canaries, url: str, web: str) -> dict[str, Any]:
         "egress": {"allow": ["127.0.0.0/8"]},
         "secrets": {name: canaries.settings[f"secrets.{name}"] for name in ("master_key", "former_master_key")},
         "operators": operators,
+        "notifications": {
+            "ops": {
+                "preset": "dingtalk",
+                "url": own_url(canaries.settings["notifications.NAME.url"], url),
+                "secret": canaries.settings["notifications.NAME.secret"],
+                "every": "3s",
+                "retry": {"delays": []},
+            },
+        },
     }

@@ -14,6 +14,7 @@ from dispatcher.config.web import Web
 from dispatcher.operator import Operator
 from dispatcher.store.engine import Database
 from dispatcher.store.keys import create_key
+from dispatcher.tracing import Traces
 from dispatcher.web import Api, application
 from tests.ground import ACME, config_with, lock
 from tests.workshop import MovedClock, kept_log
@@ -32,12 +33,13 @@ NDJSON = {"content-type": "application/x-ndjson"}
 class Served:
     """The application, its log, its clocks, and a client that nobody knows yet."""
 
-    def __init__(self, database: Database, web: Web) -> None:
+    def __init__(self, database: Database, web: Web, traces: Traces | None = None) -> None:
         self.database = database
         self.clock = MovedClock()
         self.seconds = 0.0
         self.log, self.lines = kept_log()
-        self.api = Api(database, self.clock, web, lambda: OPERATORS, lock, self.log, lambda: self.seconds)
+        ticks = lambda: self.seconds  # noqa: E731 - moved by hand
+        self.api = Api(database, self.clock, web, lambda: OPERATORS, lock, self.log, ticks, traces=traces)
         self.app = application(dict, self.api)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=True)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://dispatcher.test")

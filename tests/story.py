@@ -221,7 +221,7 @@ class Story:
         # `dead list`, `db status` and their like take the option behind their second word.
         rest = (
             [*rest[:1], "-c", str(self.config), *rest[1:]]
-            if first in ("accounts", "dead", "db", "keys", "operators", "replays")
+            if first in ("accounts", "dead", "db", "keys", "notify", "operators", "replays")
             else ["-c", str(self.config), *rest]
         )
         return [*COMMAND, first, *rest]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,22 +14,33 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import httpx
 import pytest
 
 from dispatcher.cli import main
 from dispatcher.config import load_config
+from dispatcher.console.gate import LIMITS
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.settings import Table
 from dispatcher.web.problem import Kind
-from tests.story import Story, until
+from tests.stores import PostgreSQL
+from tests.story import ServerStory, Story, orders, until
+from tests.test_notifications_story import Chat, chatting
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+KIT = (ROOT / "docs" / "kit.md").read_text("utf-8")
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 RECONCILE = (ROOT / "docs" / "reconcile.md").read_text("utf-8")
 REPLAYS = (ROOT / "docs" / "replays.md").read_text("utf-8")
+SETTINGS = "".join((ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("settings", "notifications"))
+NOTIFICATIONS = (ROOT / "docs" / "notifications.md").read_text("utf-8")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text("utf-8")
+CONSOLE = (ROOT / "docs" / "console.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
 ORDER = "1234567890123456789"
 
@@ -59,19 +71,30 @@ class Desk:
         (spins,) = blocks(README, "json")
         (folder / "spins.ndjson").write_text(spins, "utf-8")
         self.running: list[subprocess.Popen[bytes]] = []
+        self.environment: dict[str, str] = {}
+        self.receiver = f"http://127.0.0.1:{port}"
 
     def type(self, command: str) -> subprocess.CompletedProcess[str] | None:
         """Runs a line as it stands in the README; `&` leaves it running."""
+        environment = {**os.environ, **self.environment}
         script = f'dispatcher() {{ exec "{sys.executable}" -m dispatcher "$@"; }}; {command.removesuffix("&")}'
         if command.endswith("&"):
-            self.running.append(subprocess.Popen(["bash", "-c", script], cwd=self.folder, stderr=subprocess.DEVNULL))
+            left: dict[str, Any] = {"cwd": self.folder, "stderr": subprocess.DEVNULL, "env": environment}
+            self.running.append(subprocess.Popen(["bash", "-c", script], **left))
             return None
-        return subprocess.run(
-            ["bash", "-c", script], cwd=self.folder, capture_output=True, encoding="utf-8", check=False, timeout=60
-        )
+        line = ["bash", "-c", script]
+        run: dict[str, Any] = {"cwd": self.folder, "env": environment, "timeout": 60, "check": False}
+        return subprocess.run(line, capture_output=True, encoding="utf-8", **run)
 
-    def status(self) -> str:
-        shown = self.type(f"dispatcher show acme {ORDER} --json")
+    def end(self, process: subprocess.Popen[bytes], number: int) -> None:
+        process.send_signal(number)
+        process.wait(20)
+
+    def settled(self, order: str) -> bool:
+        return self.status(order) == "delivered"
+
+    def status(self, order: str = ORDER) -> str:
+        shown = self.type(f"dispatcher show acme {order} --json")
         return str(json.loads(shown.stdout)["status"]) if shown is not None and shown.returncode == 0 else "absent"
 
     def wait(self, status: str) -> None:
@@ -95,6 +118,7 @@ def test_the_example_configuration_loads_without_a_fault(monkeypatch: pytest.Mon
     monkeypatch.setenv("BROOK_TOKEN", "a-token")
     monkeypatch.setenv("BROOK_KEY", "0123456789abcdef")
     monkeypatch.setenv("BROOK_IV", "fedcba9876543210")
+    monkeypatch.setenv("OPS_WEBHOOK", "https://hooks.example/services/T0/B0/0123456789abcdef")
     config = load_config(ROOT / "config.example.toml")
     assert not config.warnings
     assert set(config.operators) == {"acme", "brook"}
@@ -108,10 +132,11 @@ def test_the_example_configuration_names_every_setting(monkeypatch: pytest.Monke
 
 
 def test_the_table_of_settings_has_every_setting_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    page = SETTINGS
     rows = re.findall(r"^\| `([^`]+)`( ✱)? \|", page, re.MULTILINE)
     read = {".".join(_general(path)) for path in settings_read(monkeypatch)}
     tables = {name.rpartition(".")[0] for name in read} | {"operators", "operators.NAME.TYPE", "operators.NAME.headers"}
+    tables |= {name for name in read if re.fullmatch(r"notifications\.\w+", name)}
     told = {name for name, _ in rows if not name.endswith(".HEADER")}
     of_a_type = {f"operators.NAME.TYPE.{table}" for table in ("retry", "success")}
     assert told == {name for name in read if name not in tables and not _of_a_type(name)} | of_a_type
@@ -129,12 +154,16 @@ def settings_read(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, ...]]:
     monkeypatch.setattr(Table, "has", has)
     for name in ("BROOK_TOKEN", "BROOK_KEY", "BROOK_IV"):
         monkeypatch.setenv(name, "0123456789abcdef")
+    monkeypatch.setenv("OPS_WEBHOOK", "https://hooks.example/services/T0/B0/0123456789abcdef")
     load_config(ROOT / "config.example.toml")
     return {path for path in asked if not path[-1].endswith(("_env", "_file"))}
 
 
 def _general(path: tuple[str, ...]) -> tuple[str, ...]:
-    """With NAME for the operator and TYPE for the message type."""
+    """With NAME for the operator or notification, and TYPE for the message type."""
+    if path[0] == "notifications" and len(path) > 2:
+        # Its retry is an operator's, which is told once.
+        return ("notifications", "NAME", *(path[2:3] if path[2] == "retry" else path[2:]))
     if path[0] != "operators" or len(path) < 2:
         return path
     below = path[2:]
@@ -280,6 +309,154 @@ def test_the_commands_that_compare_the_books_do_what_their_page_says(tmp_path: P
     assert columns["order_no"] == "订单号"
 
 
+def test_the_commands_of_the_page_on_notifications_do_what_it_says(tmp_path: Path) -> None:
+    (trying,) = blocks(NOTIFICATIONS, "sh")
+    (table,) = blocks(NOTIFICATIONS, "toml")
+    chat = Chat((200, '{"code":0}'))
+    with chatting(chat) as url, desk(tmp_path) as place:
+        config = tmp_path / "config.toml"
+        config.write_text(config.read_text("utf-8") + table, "utf-8")
+        place.environment = {"OPS_WEBHOOK": url, "OPS_SECRET": "a-secret"}
+        place.type("dispatcher run &")
+        for command in commands(trying):
+            done = place.type(command)
+            assert done is not None
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            if command.startswith("dispatcher log"):
+                assert "notify:ops" in done.stdout
+    ((_, body),) = chat.got
+    assert body["content"]["post"]["zh_cn"]["title"] == "dispatcher：notify:ops 的测试消息，无需处理"
+    assert {"timestamp", "sign"} < body.keys()
+
+
+def shell(block: str) -> list[str]:
+    """Its lines without what is said of them."""
+    return [line for line in uncommented(block) if line]
+
+
+def times(receiver: str) -> dict[str, int]:
+    """How often the demo operator got each order."""
+    return {row["order_no"]: row["times"] for row in httpx.get(f"{receiver}/received", trust_env=False).json()}
+
+
+def order(number: str) -> str:
+    """The README's spin under another number, as a line."""
+    return blocks(README, "json")[0].splitlines()[0].replace(ORDER, number) + "\n"
+
+
+def test_what_the_page_on_operations_says_of_backup_and_restore_loses_no_order_and_says_what_comes_twice(
+    tmp_path: Path,
+) -> None:
+    if shutil.which("sqlite3") is None:
+        pytest.skip("sqlite3, the command, is not on this machine: the page's backup is not tried")
+    backup, restore, every_day = blocks(OPERATIONS, "sh")
+    before, waiting, after = "1234567890123456001", "1234567890123456002", "1234567890123456003"
+    with desk(tmp_path) as place:
+
+        def do(*lines: str) -> None:
+            for line in lines:
+                done = place.type(line)
+                assert done is None or done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+
+        def hand_in(number: str, name: str) -> None:
+            (tmp_path / name).write_text(order(number), "utf-8")
+            do(f"dispatcher enqueue {name}")
+
+        do("dispatcher receiver &", "dispatcher run &")
+        receiver = place.receiver
+        hand_in(before, "first.ndjson")
+        until(lambda: place.settled(before))
+        do('dispatcher operators pause acme --note "so that one waits"')
+        hand_in(waiting, "second.ndjson")
+        do(*shell(backup))
+        assert (tmp_path / "backup.db").stat().st_mode & 0o077 == 0
+        do("dispatcher operators resume acme")
+        hand_in(after, "since-the-backup.ndjson")
+        until(lambda: place.settled(waiting) and place.settled(after))
+        place.end(place.running.pop(), signal.SIGKILL)
+        do(*shell(restore))
+        until(lambda: place.settled(waiting) and place.settled(after))
+        do(*shell(every_day))
+        assert times(receiver) == {before: 1, waiting: 2, after: 2}
+        assert (tmp_path / "broken" / "dispatcher.db").exists()
+        told = place.type("dispatcher audit --json")
+        assert told is not None
+        assert json.loads(told.stdout)["ok"]
+
+
+def test_a_dump_of_a_server_is_a_backup(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    if postgresql.process is None:
+        pytest.skip("another's server: its tools are not ours")
+    # Where its user may write.
+    (folder,) = parse_qs(urlsplit(postgresql.url).query)["host"]
+    postgresql.empty()
+    with ServerStory(tmp_path, postgresql) as story, story.receiving() as receiver:
+        story.set(notice_url=f"{receiver.url}/Demo/notice")
+        story.enqueue(orders(30))
+        with story.running():
+            url = postgresql.url.replace("+psycopg", "")
+            postgresql.call("pg_dump", "--format=custom", f"--file={folder}/store", url)
+            until(lambda: len(receiver.booked()) == 30)
+        name = "restored"
+        other = _database(url, name)
+        postgresql.call("psql", "--quiet", f"--command=CREATE DATABASE {name}", url)
+        try:
+            postgresql.call("pg_restore", "--no-owner", f"--dbname={other}", f"{folder}/store")
+            story.tables["database"] = {"url": other.replace("postgresql://", "postgresql+psycopg://")}
+            story.write()
+            story.prove()
+            with story.running():
+                until(lambda: json.loads(story.call("operators", "list", "--json").out)["waiting"] == 0)
+            assert len(story.call("log", "--status", "delivered", "--limit", "100", "--json").rows()) == 30
+            story.prove()
+        finally:
+            postgresql.call("psql", "--quiet", f"--command=DROP DATABASE {name} WITH (FORCE)", url)
+
+
+def _database(url: str, name: str) -> str:
+    """The same server's other database."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"/{name}"))
+
+
+def test_every_page_on_running_it_is_one_that_is_read() -> None:
+    for name in ("operations", "deploy", "store", "notifications"):
+        assert os.path.getsize(ROOT / "docs" / f"{name}.md") < 12_000
+
+
+def test_the_commands_of_the_kits_page_do_what_it_says(tmp_path: Path) -> None:
+    (block,) = blocks(KIT, "sh")
+    with desk(tmp_path) as place:
+        told = ""
+        for line in uncommented(block):
+            done = place.type(line)
+            assert done is not None
+            assert done.returncode == 0, done.stdout + done.stderr
+            told = done.stdout
+    assert told.endswith("self-check: all right\n")
+
+
+def test_the_consoles_commands_do_what_its_page_says(tmp_path: Path) -> None:
+    with desk(tmp_path) as place:
+        (tmp_path / "passphrase.txt").write_text("a whole sentence of my own\n", "utf-8")
+        for command in commands(blocks(CONSOLE, "sh")[0]):
+            done = place.type(command)
+            assert done is not None
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        listed = place.type("dispatcher accounts list --json")
+        assert listed is not None
+        assert [json.loads(line)["name"] for line in listed.stdout.splitlines()] == [
+            "acme-finance",
+            "li.wei",
+            "wang.fang",
+        ]
+
+
+def test_the_page_of_the_console_tells_how_often_one_may_try() -> None:
+    rows = re.findall(r"^\| (?:for|from) .* \| (\d+) wrong \|", CONSOLE, re.MULTILINE)
+    assert sorted(map(int, rows)) == sorted(limit.free for limit in LIMITS.values())
+
+
 def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| ([^|]+) \|", API, re.MULTILINE)
     told = {
@@ -291,7 +468,8 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh"), *blocks(REPLAYS, "sh"), *blocks(RECONCILE, "sh")])
+    pages = (README, API, CONSOLE, KIT, REPLAYS, RECONCILE, NOTIFICATIONS, OPERATIONS, DEPLOY)
+    run = "\n".join(block for page in pages for block in blocks(page, "sh"))
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
     assert named == set(main.list_commands(None)) - {"demo", "web"}  # type: ignore[arg-type]  # needs no context
@@ -348,6 +526,7 @@ def test_no_document_is_longer_than_a_reader_likes() -> None:
     assert os.path.getsize(ROOT / "docs" / "architecture.md") < 12_000
     assert os.path.getsize(ROOT / "docs" / "api.md") < 9_000
     assert os.path.getsize(ROOT / "docs" / "security.md") < 9_000
+    assert os.path.getsize(ROOT / "docs" / "kit.md") < 9_000
 
 
 def test_the_example_game_tells_of_the_spins_that_were_played_and_of_no_other(tmp_path: Path) -> None:

@@ -29,18 +29,20 @@ from dispatcher.cli import main
 from dispatcher.config import load_config
 from dispatcher.errors import ConfigError
 from dispatcher.policy import Claim
+from dispatcher.protocols import summary
 from dispatcher.seal import Seal
 from dispatcher.seal.vault import MasterKey
 from dispatcher.secret import Secret, SecretBytes, Unshown
 from dispatcher.settings import Table
 from dispatcher.store import corridor
-from tests.canaries import PART, Canaries, canary, tables
+from tests.canaries import PART, Canaries, canary, own_url, tables
 from tests.ground import NOW, line, notice, settle_event
 from tests.story import Daemon, Story, toml, until
 from tests.test_bad_input import leaves
 from tests.workshop import Bench
 
 ROOT = Path(__file__).parent.parent
+HERE = "http://127.0.0.1:9"
 OWN = ("dispatcher.db", "dispatcher.db-wal", "dispatcher.db-shm", "dispatcher.db-worker", "dispatcher.db-bell")
 
 
@@ -90,9 +92,10 @@ def test_every_setting_that_is_read_as_a_secret_has_a_canary(
     monkeypatch.setattr(Table, "secret", secret)
     load_config(written(tmp_path, tables(canaries, "http://127.0.0.1:9", "")))
     names = {re.sub(r"^operators\.\w+", "operators.NAME", ".".join(path)) for path in asked}
+    names = {re.sub(r"^notifications\.\w+", "notifications.NAME", name) for name in names}
     names = {re.sub(r"\.headers\..*", ".headers.HEADER", name) for name in names}
     assert names == canaries.settings.keys()
-    page = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    page = "".join((ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("settings", "notifications"))
     assert names == {*re.findall(r"^\| `([^`]+)` ✱ \|", page, re.MULTILINE)}
 
 
@@ -108,6 +111,8 @@ class _Echo(BaseHTTPRequestHandler):
         bearer = (self.headers["Authorization"] or "").removeprefix("Bearer ")
         if self.path == "/token":
             self._say(400, {"error": "invalid_client", "error_description": heard})
+        elif self.path.startswith("/hook"):
+            self._say(200, {"errcode": self.path, "errmsg": f"{self.path} {heard}"})
         elif self.path == "/bolt":
             self._say(200, {"code": "0000", "desc": bearer, "message": heard})
         elif self.path == "/dime":
@@ -184,6 +189,12 @@ def queries(config: Path) -> Iterator[list[str]]:
         *(["dead", what] for what in ("list", "export")),
         ["dead", "replay", "--since", "1h", "--dry-run"],
         ["dead", "resolve", "acme", first, "--note", "agreed", "--dry-run"],
+        *(["show", "notify:ops", key] for key in ("1", "2")),
+        ["log", "--type", "summary"],
+        ["dead", "list", "--operator", "notify:ops"],
+        ["notify", "list"],
+        ["notify", "test", "ops", "--wait", "0"],
+        ["operators", "show", "notify:ops"],
         ["operators", "list"],
         *(["operators", "show", operator] for operator in ("acme", "bolt", "coin", "dime", "eve")),
         ["operators", "check"],
@@ -219,6 +230,7 @@ def faulty(config: Path, canaries: Canaries) -> Iterator[str]:
     """The file with each secret spoiled in one way after the other."""
     text = config.read_text("utf-8")
     for name, secret in canaries.settings.items():
+        secret = own_url(secret, HERE) if name == "notifications.NAME.url" else secret
         written = json.dumps(secret)
         assert written in text, name
         for spoiled in (
@@ -239,6 +251,7 @@ def run_daemon(story: Story, watch: Watch, folder: Path) -> None:
         until(lambda: daemon.told("running") or daemon.process.poll() is not None, told=daemon.text)
         ended = {"attempt": 7}
         until(lambda: len(daemon.told("attempt")) >= ended["attempt"], told=daemon.text)
+        until(lambda: any(one["type"] == "summary" for one in daemon.told("attempt")), told=daemon.text)
         good = story.config.read_text("utf-8")
         for number, bad in enumerate((f"{good}\nx", good.replace('"provider-7"', "7")), 1):
             story.config.write_text(bad, "utf-8")
@@ -305,7 +318,7 @@ def test_nothing_that_comes_out_of_a_whole_day_has_a_secret_in_it(tmp_path: Path
 def test_no_configuration_that_is_refused_shows_the_secret_that_is_wrong_in_it(
     tmp_path: Path, canaries: Canaries
 ) -> None:
-    config = written(tmp_path, tables(canaries, "http://127.0.0.1:9", ""))
+    config = written(tmp_path, tables(canaries, HERE, ""))
     refused = 0
     for text in list(faulty(config, canaries)):
         config.write_text(text, "utf-8")
@@ -417,14 +430,18 @@ def broken(*_: Any, **__: Any) -> Any:
 
 def claimed(at: Bench, operator: str, canaries: Canaries) -> Claim:
     event = line(notice(operator=operator, token=canaries.players_token))
-    accepted = parse_event(event, at.daemon._roster.operators, at.daemon._vault.lock)
+    if operator == "notify:ops":
+        facts = {"window": "test-1", "since": NOW, "until": NOW, "operators": [], "others": 0, "console": None}
+        accepted = summary.freeze(at.daemon._roster.notifications[operator], facts)
+    else:
+        accepted = parse_event(event, at.daemon._roster.operators, at.daemon._vault.lock)
     corridor.accept(at.database, [accepted], NOW)
     return corridor.turn(at.database, [], {operator: 1}, NOW).claimed[0]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("where", ["seal", "post", "unlock"])
-@pytest.mark.parametrize("operator", ["acme", "bolt", "dime"])
+@pytest.mark.parametrize("operator", ["acme", "bolt", "dime", "notify:ops"])
 async def test_a_traceback_with_the_local_variables_of_an_attempt_has_no_secret(
     tmp_path: Path, canaries: Canaries, monkeypatch: pytest.MonkeyPatch, operator: str, where: str
 ) -> None:
@@ -438,7 +455,7 @@ async def test_a_traceback_with_the_local_variables_of_an_attempt_has_no_secret(
             monkeypatch.setattr(attempts, "_unlock", broken)
         else:
             monkeypatch.setattr(attempts._wire._clock, "now", broken)
-        if where == "unlock" and operator != "bolt":
+        if (where == "unlock" and operator != "bolt") or (where == "seal" and operator == "notify:ops"):
             return
         with pytest.raises(RuntimeError, match="planted") as error:
             await attempts.make(at.dispatch.lanes[operator], held)

@@ -15,12 +15,12 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {"errors", "clock", "events", "policy", "crypto", "egress", "secret", "settings", "presets", "readers"}
         )
-        | {"operator", "place", "apikey", "account", "figures"},
+        | {"operator", "place", "apikey", "account", "figures", "lang"},
     ),
-    ("doors out", frozenset({"seal", "wire", "store", "telemetry", "tls"})),
+    ("doors out", frozenset({"seal", "wire", "store", "telemetry", "tls", "tracing", "supervisor"})),
     ("protocols", frozenset({"protocols"})),
     ("configuration", frozenset({"config"})),
-    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "broom", "pacer", "roster"})),
+    ("workshop", frozenset({"accept", "dispatch", "ear", "rounds", "broom", "pacer", "roster", "summaries"})),
     (
         "street side",
         frozenset(
@@ -30,12 +30,13 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "demo",
                 "web",
                 "console",
+                "metrics",
                 "cli",
-                "lang",
                 "rows",
                 "sheet",
                 "verify",
                 "reconcile",
+                "kit",
                 "outbox",
                 "__main__",
                 "__init__",
@@ -54,9 +55,11 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "h11": frozenset({"receiver"}),
     "httptools": frozenset({"wire"}),
     "httpx": frozenset({"wire"}),
-    "jinja2": frozenset({"console"}),
-    "markupsafe": frozenset({"console"}),
+    "jinja2": frozenset({"console", "kit"}),
+    "markupsafe": frozenset({"console", "kit"}),
     "msgspec": frozenset({"events", "reconcile"}),
+    "opentelemetry": frozenset({"tracing"}),
+    "prometheus_client": frozenset({"metrics"}),
     "orjson": frozenset({"protocols", "telemetry", "store", "cli", "rows", "web", "reconcile"}),
     "psycopg": frozenset({"store"}),
     "rich": frozenset({"cli", "demo"}),
@@ -286,10 +289,10 @@ def test_a_circle_of_neighbours_is_refused() -> None:
     sources = {
         "dispatcher/app.py": "from dispatcher.web import serve",
         "dispatcher/web/__init__.py": "from dispatcher.web.pages import x",
-        "dispatcher/web/pages.py": "def f():\n    from dispatcher.lang import say",
-        "dispatcher/lang.py": "from dispatcher.app import y",
+        "dispatcher/web/pages.py": "def f():\n    from dispatcher.rows import say",
+        "dispatcher/rows.py": "from dispatcher.app import y",
     }
-    assert told(sources) == "a circle: app → web → lang → app"
+    assert told(sources) == "a circle: app → web → rows → app"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 from dispatcher.errors import EventError, Fault, Unfit, choices
 from dispatcher.events import Event, Field, bearer_token, collect_fields, parse_json, shown, unknown, whose_token
 from dispatcher.operator import Auth, Operator, OrderingKey, Terms
-from dispatcher.protocols import PROTOCOLS, Protocol
+from dispatcher.protocols import PROTOCOLS, SPOKEN, Protocol
 
 _ENVELOPE = ("operator", "type")
 # Any event may bring its player's token; it is kept where the operator wants that one, and must be there then.
@@ -50,7 +50,7 @@ def refrozen(operator: Operator, kind: str, body: str) -> Event | None:
     None where nobody here knows the type; raises EventError where it is no such event. What the operator's settings add
     (a token, an order) is no part of the body; so any operator will do.
     """
-    protocol = PROTOCOLS.get(kind)
+    protocol = SPOKEN.get(kind)
     if protocol is None:
         return None
     try:

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from dispatcher.clock import Clock
 from dispatcher.errors import DispatcherError
 from dispatcher.events import Event
+from dispatcher.figures import Figures
 from dispatcher.store.corridor import Fate, accept
 from dispatcher.store.engine import Database
 from dispatcher.store.receipts import Receipt, accept_told
@@ -42,8 +43,11 @@ class _Lot(NamedTuple):
 class Committer:
     """Takes events in on the event loop, writes them on a thread of its own while `working` is entered."""
 
-    def __init__(self, database: Database, clock: Clock, ticks: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, figures: Figures, ticks: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
+        self._figures = figures
         self._clock = clock
         self._ticks = ticks
         # Single events want a receipt, which costs a look-up each; those of a batch are counted only.
@@ -60,6 +64,12 @@ class Committer:
     async def many(self, events: Sequence[Event]) -> list[Fate]:
         """As `one`: the fate of each, in order; at most GROUP of them, in one transaction."""
         return await self._put(self._batches, events)
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the oldest of those that are not written yet came."""
+        now = self._ticks()
+        return max(self._singles.waited(now), self._batches.waited(now))
 
     async def _put(self, queue: "_Queue[T]", events: Sequence[Event]) -> list[T]:
         now = self._ticks()
@@ -109,12 +119,14 @@ class Committer:
 
     def _write(self, queue: "_Queue[T]", lots: Sequence[_Lot]) -> "list[list[T] | Exception]":
         """What each lot is to be told. One that the store can't hold takes no other down with it."""
+        started = time.perf_counter_ns()
         try:
             found = queue.write(self._database, [event for lot in lots for event in lot.events], self._clock.now())
         except DispatcherError as error:
             return [error] * len(lots)
         except Exception as error:
             return [error] if len(lots) == 1 else [self._write(queue, [lot])[0] for lot in lots]
+        self._figures.commits.add((time.perf_counter_ns() - started) // 1_000)
         # A lost ring loses nothing; rung after the commit, since nobody is to look for what is not there.
         self._database.ring()
         rest = iter(found)

@@ -1,5 +1,6 @@
 """From lines of NDJSON to events on disk, counted: what `dispatcher enqueue` and a batch over HTTP have in common."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from dispatcher.events import MAX_EVENT_BYTES, Event, parse_json
 from dispatcher.operator import Operator
 from dispatcher.store.corridor import Fate, accept
 from dispatcher.store.engine import Database
+from dispatcher.tracing import Traces
 
 CHUNK_BYTES = 1024 * 1024
 BATCH = 1_000
@@ -97,7 +99,10 @@ class Intake:
         lock: Lock,
         clock: Clock,
         refuse: Refuse[Line],
+        traces: Traces | None = None,
     ) -> None:
+        self._traces = traces
+        self._began = 0
         self._sieve = Sieve(operators, lock, refuse)
         self.counts = self._sieve.counts
         self._database = database
@@ -126,6 +131,7 @@ class Intake:
             return
         self._wait()
         batch, self._batch = self._batch, []
+        self._began = time.time_ns()
         self._written = batch, self._store.submit(self._write, [event for _, event in batch])
 
     def _write(self, events: Sequence[Event]) -> list[Fate]:
@@ -140,6 +146,8 @@ class Intake:
         (batch, fates), self._written = self._written, None
         for (line, event), fate in zip(batch, fates.result(), strict=True):
             self._sieve.stored(line, event, fate)
+            if self._traces is not None and fate is Fate.ACCEPTED:
+                self._traces.accepted(event.operator, event.type, event.key, self._began)
 
 
 def split_lines(file: IO[bytes], advance: Callable[[int], None]) -> Iterator[tuple[int, bytes | None, bool]]:

@@ -20,12 +20,15 @@ _COMMANDS = {
     "reconcile": "the operator's own list held against the log",
     "replays": "bulk replays: list, show, pause, resume, cancel",
     "operators": "operators: list, show, set, apply, pause, resume, check",
+    "notify": "notifications: list them, send a test message",
     "db": "the store: upgrade its schema, its status, copy it to another database",
     "audit": "prove the books: deliveries, attempts, and the journal of what was done by hand",
     "reencrypt": "lock every stored secret under the current master key",
     "check": "configuration, database and keys; starts nothing",
     "verify": "what a key, an IV and a ciphertext make of each other, in every reading",
+    "kit": "an operator's integration kit: document, test vectors, receivers in six languages",
     "receiver": "the demo operator, with faults on demand",
+    "completion": "the script that completes commands and names in bash, zsh or fish",
 }
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 
 from dispatcher.cli.common import config_option, guarded, json_option, opened, print_json
-from dispatcher.config import Config, inspect_config, load_toml
+from dispatcher.config import Config, inspect_config, load_toml, where_declared
 from dispatcher.egress import Network
 from dispatcher.errors import ConfigError, DispatcherError, Fault, NotMade, Outdated
 from dispatcher.operator import Operator
-from dispatcher.protocols import PROTOCOLS
+from dispatcher.protocols import SPOKEN
 from dispatcher.roster import COMMAND, Roster, anything_locked, given_keys, key_file, lease_fault, load, open_vault
 from dispatcher.seal.vault import too_open
 from dispatcher.store.engine import Database
@@ -37,7 +37,7 @@ def command(no_network: bool, config_path: Path, as_json: bool) -> None:
         faults, warnings = list(error.faults), []
     else:
         warnings = list(config.warnings)
-        operators = [*config.operators.values(), *_check_database(config, faults, warnings)]
+        operators = [*config.declared.values(), *_check_database(config, faults, warnings)]
         if not no_network:
             warnings += asyncio.run(reach_all(operators, config.allow))
     if as_json:
@@ -103,9 +103,9 @@ def _check_operators(config: Config, database: Database, faults: list[Fault], wa
     """As `_check_database`. Raises ConfigError for a master key that is missing, and whatever the store raises."""
     made = {row.name for row in standings(database) if row.settings and row.origin == COMMAND}
     for name, count in operators_waiting(database).items():
-        if name not in config.operators and name not in made:
+        if name not in config.declared and name not in made:
             told = f"{count} deliveries wait for it, and it is not configured"
-            faults.append(Fault(f"operators.{name}", told, "configure it, or they wait for ever"))
+            faults.append(Fault(where_declared(name), told, "configure it, or they wait for ever"))
     _warn_of_key_file(config, warnings)
     # Only what is locked needs the key, and where something is, none is made.
     roster = load(database, open_vault(config, database), config) if anything_locked(database) else Roster({}, {}, 0)
@@ -141,9 +141,9 @@ async def reach_all(operators: Collection[Operator], allow: tuple[Network, ...])
     for operator in operators:
         context = tls_context(operator.tls) if operator.tls else None
         transport = PinnedTransport(resolver, allow, operator.connect_timeout, context)
-        urls = {PROTOCOLS[kind].url: terms.url for kind, terms in operator.terms.items()}
+        urls = {SPOKEN[kind].url: terms.url for kind, terms in operator.terms.items()}
         urls["oauth.token_url"] = operator.oauth.token_url if operator.oauth else None
-        ways += [(f"operators.{operator.name}.{key}", url, transport) for key, url in urls.items() if url]
+        ways += [(f"{where_declared(operator.name)}.{key}", url, transport) for key, url in urls.items() if url]
     found = await asyncio.gather(*(reach(transport, url) for _, url, transport in ways))
     return [
         Fault(where, f"can't be reached now: {told}", "ask the operator, or mend the URL")

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from dispatcher.clock import WallClock, parse_moment, to_datetime
-from dispatcher.config import Config, load_config
-from dispatcher.errors import ConfigError, DispatcherError, Outdated, Refused, Unfit
+from dispatcher.config import Config, load_config, load_toml
+from dispatcher.errors import ConfigError, DispatcherError, Fault, Outdated, Refused, Unfit, listed
 from dispatcher.events import printable
 from dispatcher.lang import LANGUAGES, Words
 
 if TYPE_CHECKING:
     from dispatcher.operator import Operator
+    from dispatcher.roster import Roster
     from dispatcher.seal.vault import Vault
     from dispatcher.store.engine import Database
 
@@ -40,6 +41,26 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON for scr
 
 
 lang_option = click.option("--lang", type=click.Choice(LANGUAGES), help="Words of tables; the locale's unless given.")
+
+
+def operator_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """For a shell's completion: the operators that the file declares; nothing where it can't be read."""
+    path = ctx.params.get("config_path") or os.environ.get("DISPATCHER_CONFIG") or "config.toml"
+    return [name for name in _declared(Path(path), "operators") if name.startswith(incomplete)]
+
+
+def notification_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """As `operator_names`."""
+    path = ctx.params.get("config_path") or os.environ.get("DISPATCHER_CONFIG") or "config.toml"
+    return [name for name in _declared(Path(path), "notifications") if name.startswith(incomplete)]
+
+
+def _declared(path: Path, table: str) -> list[str]:
+    # Without reading what stands in it: no secret's file is opened for a name.
+    with suppress(DispatcherError):
+        found = load_toml(path).get(table)
+        return [*found] if isinstance(found, dict) else []
+    return []
 
 
 class Moment(click.ParamType[int]):
@@ -145,16 +166,35 @@ def in_force(config: Config, database: "Database") -> "tuple[Vault, Mapping[str,
 
 def every_operator(config: Config) -> "Mapping[str, Operator]":
     """The operators of the file, and those that only the database has, if there is one; nothing is written."""
+    stored = _stored(config)
+    return {**(stored.operators if stored else {}), **config.operators}
+
+
+def operator_named(config: Config, name: str) -> "Operator":
+    """One of `every_operator`. Raises ConfigError where it can't be used, UsageError where it is not known."""
+    stored = _stored(config)
+    known = {**(stored.operators if stored else {}), **config.operators}
+    if name in known:
+        return known[name]
+    if stored and name in stored.faults:
+        mend = f"`dispatcher operators set {name} …` changes its settings"
+        raise ConfigError([Fault(f"operators.{name}", f"can't be used: {stored.faults[name]}", mend)])
+    choice = f"write {listed(list(known))}" if known else "add [operators.NAME], or `dispatcher operators set NAME …`"
+    raise click.UsageError(f"the operator {printable(name)} is not configured: {choice}")
+
+
+def _stored(config: Config) -> "Roster | None":
+    """The operators that the database has; None where it has none."""
     from dispatcher.roster import load, open_vault
     from dispatcher.store.engine import is_there
     from dispatcher.store.operators import standings
 
     if not is_there(config.database):
-        return config.operators
+        return None
     database = opened(config)
     if not any(standing.settings for standing in standings(database)):
-        return config.operators
-    return {**load(database, open_vault(config, database), config).operators, **config.operators}
+        return None
+    return load(database, open_vault(config, database), config)
 
 
 def actor() -> str:

@@ -11,8 +11,10 @@ from typing import Protocol
 import click
 import orjson
 
+from dispatcher import __version__
 from dispatcher.accept.intake import COUNTED, Intake, Line
 from dispatcher.cli.common import config_option, guarded, in_force, json_option, opened, read_configuration
+from dispatcher.tracing import open_traces
 
 
 class Report(Protocol):
@@ -43,7 +45,8 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     gc.set_threshold(50_000, 20, 20)
     # The store's thread wants Python's lock a few times a batch; it would wait 5 ms each time for the reader to let go.
     sys.setswitchinterval(0.0002)
-    intake = Intake(database, operators, vault.lock, database.clock(), report.refuse)
+    traces = open_traces(config.traces, __version__, lambda told: click.echo(f"traces: {told}", err=True))
+    intake = Intake(database, operators, vault.lock, database.clock(), report.refuse, traces)
     try:
         with _progress(files) as advance:
             for name in files:
@@ -51,6 +54,8 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
                     intake.read(name, file, advance)
     finally:
         report.close(intake.counts)
+        if traces is not None:
+            traces.close()
     sys.exit(1 if intake.counts["conflict"] or intake.counts["invalid"] else 0)
 
 

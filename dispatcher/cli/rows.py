@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from dispatcher.cli.common import Moment, clock_time, print_json, print_table
+from dispatcher.cli.common import Moment, clock_time, operator_names, print_json, print_table
 from dispatcher.lang import Words
 from dispatcher.policy import Reason
-from dispatcher.protocols import PROTOCOLS
+from dispatcher.protocols import PROTOCOLS, SPOKEN
 from dispatcher.rows import amounts, as_json
 from dispatcher.store.ledger import Filter, Row
 
@@ -54,8 +54,8 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--since", type=Moment(), help='From this time on: "2026-01-31", "2026-01-31T08:00:00Z", "2h".'),
         click.option("--reason", type=click.Choice([reason.value for reason in Reason]), help="Why it failed last."),
         click.option("--uid", help="Of this player."),
-        click.option("--type", "kind", type=click.Choice(list(PROTOCOLS)), help="Of this message type."),
-        click.option("--operator", help="Of this operator."),
+        click.option("--type", "kind", type=click.Choice(list(SPOKEN)), help="Of this message type."),
+        click.option("--operator", shell_complete=operator_names, help="Of this operator."),
     ):
         run = option(run)
     return run

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import resource
 import signal
 import sys
@@ -29,6 +30,7 @@ def command(config_path: Path) -> None:
     import uvloop
 
     from dispatcher.app import Daemon
+    from dispatcher.supervisor import Supervisor
     from dispatcher.telemetry import configure_logs
 
     config = read_configuration(config_path, warn=True)
@@ -36,7 +38,7 @@ def command(config_path: Path) -> None:
     log = configure_logs(as_json=as_json, level=config.log_level)
 
     async def daemon() -> None:
-        await Daemon(config, log).run()
+        await Daemon(config, log, supervisor=Supervisor.of(os.environ)).run()
 
     # What lives as long as the daemon is not looked through again; the rest is collected less often than by default.
     gc.freeze()

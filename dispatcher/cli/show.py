@@ -12,6 +12,7 @@ from dispatcher.cli.common import (
     json_option,
     lang_option,
     opened,
+    operator_names,
     print_json,
     print_table,
     read_configuration,
@@ -19,7 +20,7 @@ from dispatcher.cli.common import (
 from dispatcher.cli.rows import print_rows
 from dispatcher.events import printable
 from dispatcher.lang import Words, words
-from dispatcher.protocols import PROTOCOLS
+from dispatcher.protocols import SPOKEN
 from dispatcher.rows import event_of, whole
 from dispatcher.store.ledger import history, one
 
@@ -31,9 +32,9 @@ _ACTION = ("at", "verb", "actor", "note")
 
 
 @click.command(name="show")
-@click.argument("operator")
+@click.argument("operator", shell_complete=operator_names)
 @click.argument("key")
-@click.option("--type", "kind", type=click.Choice(list(PROTOCOLS)), help="Where the key exists under several types.")
+@click.option("--type", "kind", type=click.Choice(list(SPOKEN)), help="Where the key exists under several types.")
 @config_option
 @json_option
 @lang_option

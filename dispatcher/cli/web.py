@@ -4,25 +4,32 @@ import asyncio
 import gc
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from dispatcher import __version__
 from dispatcher.cli.common import actor, config_option, guarded, read_configuration
 from dispatcher.config import Config, LogFormat
 from dispatcher.console import Desk, routes
 from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
+from dispatcher.metrics import Exposition, State
+from dispatcher.protocols import PROTOCOLS
 from dispatcher.roster import Roster, load, open_vault, provision
 from dispatcher.store import journal
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.operators import latest_revision
 from dispatcher.telemetry import Log
-from dispatcher.web import Api, application, bind, serving
+from dispatcher.tracing import open_traces
+from dispatcher.web import Api, application, bind, metrics_route, serving
 
 # How often it is looked whether somebody has changed an operator, and what time it is at the server.
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 1.0
+# So long may a look take, or what comes in wait, before this is not ready any more.
+STUCK_SECONDS = 15.0
 
 
 @click.command(name="web")
@@ -66,6 +73,8 @@ class Front:
         if database.notary is not None:
             journal.begin(database, database.notary, self._clock.now())
         self._away: str | None = None
+        self._api: Api | None = None
+        self._seen_at = time.monotonic()
         self._roster = Roster({}, {}, -1)
         self._look()
 
@@ -84,7 +93,7 @@ class Front:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await asyncio.to_thread(self._look)
-                self._away = None
+                self._away, self._seen_at = None, time.monotonic()
             except DispatcherError as error:
                 if self._away is None:
                     self._log.warning("store_away", fault=str(error))
@@ -92,8 +101,22 @@ class Front:
 
     def not_ready(self) -> dict[str, str]:
         faults = {} if self._away is None else {"database": self._away}
-        told = "its settings can't be used; the log says why"
-        return faults | {f"operator {name}": told for name in self._roster.faults}
+        if self._away is None and self._unseen > STUCK_SECONDS:
+            faults["database"] = f"it has not answered for {self._unseen:.0f} s"
+        for name in self._roster.faults:
+            faults[f"operator {name}"] = "its settings can't be used; the log says why"
+        return faults | (self._api.stuck(STUCK_SECONDS) if self._api is not None else {})
+
+    def checks(self) -> dict[str, str]:
+        return {"database": f"it answered {self._unseen:.1f} s ago", "operators": "ok", "api": "ok"}
+
+    @property
+    def _unseen(self) -> float:
+        return time.monotonic() - self._seen_at
+
+    def _state(self) -> State:
+        faults = {name.partition(" ")[0].replace("operator", "operators") for name in self.not_ready()}
+        return State({name: name not in faults for name in self.checks()})
 
     async def serve(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -104,15 +127,30 @@ class Front:
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
         # There is nothing to reload; by default it would end the process.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        api = Api(self._database, self._clock, config.web, lambda: self._operators, self._vault.lock, self._log)
+        traces = open_traces(config.traces, __version__, lambda told: self._log.warning("traces_not_sent", told=told))
+        api = Api(
+            self._database,
+            self._clock,
+            config.web,
+            lambda: self._operators,
+            self._vault.lock,
+            self._log,
+            traces=traces,
+        )
+        self._api = api
         looking = asyncio.create_task(self._looking())
         desk = Desk(self._database, self._clock, api.ask, lambda: self._roster, self.not_ready, self._log)
-        app = application(self.not_ready, api, routes(desk))
+        exposition = Exposition(api.figures, self._database, self._clock, PROTOCOLS, self._state, self._log)
+        pages = [*routes(desk), *metrics_route(exposition.scrape, api.doorman, config.web.metrics)]
+        app = application(self.not_ready, api, pages, self.checks)
         async with api.working(), serving(bound, app, config.web) as url:
             told = {"database": str(config.database), "operators": len(self._operators)}
             self._log.info("serving", web=url, worker=False, **told)
             await ended.wait()
         looking.cancel()
+        exposition.close()
+        if traces is not None:
+            traces.close()
         with suppress(StoreUnavailable, Refused):
             await api.doorman.note()
         self._log.info("stopped")

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dispatcher.clock import DAY, SECOND, duration_text
+from dispatcher.config.notifications import notification_of
 from dispatcher.config.operators import Defaults, declared_document, operator_of, timeouts
 from dispatcher.config.web import Web, web_of
 from dispatcher.egress import Network
-from dispatcher.errors import ConfigError, Fault
-from dispatcher.operator import Operator
+from dispatcher.errors import ConfigError, Fault, Unfit
+from dispatcher.operator import NOTIFY, Operator
 from dispatcher.place import Place
 from dispatcher.readers import kept_for, networks, place
 from dispatcher.secret import Secret
 from dispatcher.settings import Report, Table
+from dispatcher.tracing import refuse_unfit
 
 
 class LogFormat(StrEnum):
@@ -36,8 +38,9 @@ class LogLevel(StrEnum):
 class Config:
     """One whole configuration. `database` is the SQLite file or the server; durations in µs.
 
-    `operators` are those that the file declares, `documents` their settings as the store keeps them: JSON with every
-    secret in it. `former_master_key` opens what was locked before the master key was exchanged.
+    `operators` and `notifications` are those that the file declares, by name; `documents` the settings of both as the
+    store keeps them: JSON with every secret in it. `former_master_key` opens what was locked before the master key was
+    exchanged.
     """
 
     path: Path
@@ -52,13 +55,21 @@ class Config:
     log_level: LogLevel
     master_key: Secret | None
     former_master_key: Secret | None
+    # Whether OpenTelemetry traces are sent.
+    traces: bool
     operators: Mapping[str, Operator]
+    notifications: Mapping[str, Operator]
     documents: Mapping[str, Secret] = field(repr=False)
     warnings: tuple[Fault, ...] = field(default=(), compare=False)
 
     @property
     def listen(self) -> tuple[str, int] | None:
         return self.web.listen
+
+    @property
+    def declared(self) -> Mapping[str, Operator]:
+        """Whatever has a document."""
+        return {**self.operators, **self.notifications}
 
     @property
     def allow(self) -> tuple[Network, ...]:
@@ -94,13 +105,16 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
     report = Report(path.resolve().parent)
     top = Table(raw, (), report)
     tables = {
-        name: top.table(name) for name in ("database", "worker", "http", "egress", "web", "log", "secrets", "retention")
+        name: top.table(name)
+        for name in ("database", "worker", "http", "egress", "web", "log", "telemetry", "secrets", "retention")
     }
     database, worker, log = tables["database"], tables["worker"], tables["log"]
     connect, total = timeouts(tables["http"], 3 * SECOND, 10 * SECOND)
     defaults = Defaults(connect, total, tables["egress"].read("allow", (), networks))
     declared = top.table("operators")
     operators = {name: operator_of(name, declared.table(name), defaults) for name in declared.names()}
+    told = top.table("notifications")
+    notifications = {f"{NOTIFY}{name}": notification_of(name, told.table(name), defaults) for name in told.names()}
     config = Config(
         path=path.resolve(),
         database=database.read("url", report.folder / "dispatcher.db", lambda value: place(value, report.folder)),
@@ -113,19 +127,43 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
         log_level=log.choice("level", LogLevel.INFO),
         master_key=tables["secrets"].secret("master_key"),
         former_master_key=tables["secrets"].secret("former_master_key"),
+        traces=_traces(tables["telemetry"]),
         operators=operators,
+        notifications=notifications,
         documents={},
     )
-    for table in (*tables.values(), declared, top):
+    for table in (*tables.values(), declared, told, top):
         table.close()
     _cross_check(config, top)
     faults = list(dict.fromkeys(report.faults))
-    documents = {} if faults else {name: _document(declared.raw[name], name, report) for name in operators}
+    documents = {} if faults else {name: _document(declared.raw[name], _path(name), report) for name in operators}
+    if not faults:
+        documents |= {name: _document(told.raw[_path(name)[1]], _path(name), report) for name in notifications}
     return replace(config, documents=documents, warnings=tuple(dict.fromkeys(report.warnings))), faults
 
 
-def _document(raw: Mapping[str, Any], name: str, report: Report) -> Secret:
-    return Secret(json.dumps(declared_document(raw, ("operators", name), report.secrets), ensure_ascii=False))
+def _traces(table: Table) -> bool:
+    wanted = table.boolean("traces", default=False)
+    try:
+        if wanted:
+            refuse_unfit()
+    except Unfit as unfit:
+        table.fault("traces", unfit.fault, unfit.mend)
+    return wanted
+
+
+def where_declared(name: str) -> str:
+    """The table that declares it, as a fault names it."""
+    return ".".join(_path(name))
+
+
+def _path(name: str) -> tuple[str, str]:
+    """The table that declares it."""
+    return ("notifications", name.removeprefix(NOTIFY)) if name.startswith(NOTIFY) else ("operators", name)
+
+
+def _document(raw: Mapping[str, Any], path: tuple[str, str], report: Report) -> Secret:
+    return Secret(json.dumps(declared_document(raw, path, report.secrets), ensure_ascii=False))
 
 
 class Draft(NamedTuple):
@@ -138,17 +176,21 @@ class Draft(NamedTuple):
 
 
 def draft_operator(name: str, raw: Mapping[str, Any], defaults: Defaults, folder: Path) -> Draft:
-    """The operator that a table of settings describes, relative files below `folder`. Raises ConfigError."""
-    report = Report(folder)
-    operator = operator_of(name, Table(raw, ("operators", name), report), defaults)
+    """The operator, or notification, that a table of settings describes, relative files below `folder`.
+
+    Raises ConfigError.
+    """
+    report, path = Report(folder), _path(name)
+    read = notification_of if name.startswith(NOTIFY) else operator_of
+    operator = read(path[1], Table(raw, path, report), defaults)
     if report.faults:
         raise ConfigError(list(dict.fromkeys(report.faults)))
     secrets = frozenset(parts[2:] for parts in report.secrets)
-    return Draft(operator, _document(raw, name, report), secrets, report.warnings)
+    return Draft(operator, _document(raw, path, report), secrets, report.warnings)
 
 
 def _cross_check(config: Config, top: Table) -> None:
-    longest = max((operator.total_timeout for operator in config.operators.values()), default=0)
+    longest = max((operator.total_timeout for operator in config.declared.values()), default=0)
     if config.lease <= longest:
         top.fault(
             "worker.lease",
@@ -156,6 +198,9 @@ def _cross_check(config: Config, top: Table) -> None:
             "write a longer lease, or an attempt could be taken for lost while it runs",
         )
     for name, operator in config.operators.items():
+        if operator.traceparent and not config.traces:
+            told = "is on, and nothing is traced: nothing is sent"
+            top.warn(f"operators.{name}.traceparent", told, "turn telemetry.traces on, or leave it out")
         if len(config.operators) > 1 and operator.concurrency >= config.concurrency:
             told = f"{operator.concurrency} is all of worker.concurrency, {config.concurrency}"
             top.warn(f"operators.{name}.concurrency", told, "write less, or it can hold up the others when it hangs")

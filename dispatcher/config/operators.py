@@ -16,6 +16,8 @@ from dispatcher.crypto import (
     KeyEncoding,
     Output,
     Padding,
+    Spelling,
+    encoding_of,
     read_iv,
     read_key,
 )
@@ -76,10 +78,13 @@ def operator_of(name: str, table: Table, defaults: Defaults) -> Operator:
         time_unit=table.choice("time_unit", TimeUnit.SECONDS),
         breaker=_breaker(table),
         ordering=_ordering(table),
+        traceparent=table.boolean("traceparent", default=False),
         **access,
     )
     urls = [protocol.url for protocol in PROTOCOLS.values()]
     _check_order(table, operator.ordering, taken)
+    if operator.traceparent and any(header.lower() == "traceparent" for header in operator.headers):
+        table.fault("headers.traceparent", "is what traceparent = true sets", "keep one of them")
     if not taken and not any(table.faulty(key) for key in urls):
         table.fault(urls[0], "is missing", f'write {listed(urls)}, like "https://…"; more than one may be given')
     table.close()
@@ -123,7 +128,7 @@ def _terms(
     terms = Terms(
         url=url,
         auth=read_auth(own, read_auth(table, Auth(protocol.defaults["auth"]))),
-        schedule=_schedule(_merged(table, own, "retry", _schedules(layers))),
+        schedule=schedule_of(_merged(table, own, "retry", _schedules(layers))),
         rule=_rule(_merged(table, own, "success", _layers(layers, "success"))),
         export=read_export(own.table("export"), protocol),
     )
@@ -212,7 +217,8 @@ def _less(layer: Mapping[str, Any], gone: Collection[str]) -> Mapping[str, Any]:
     return {key: value for key, value in layer.items() if key not in gone}
 
 
-def _schedule(table: Table) -> Schedule:
+def schedule_of(table: Table) -> Schedule:
+    """When it is tried again; the table is read whole."""
     asked = table.duration("retry_after", 0)
     if table.has("every") or table.has("for"):
         every, window = table.duration("every", 0, SECOND), table.duration("for", 0, SECOND)
@@ -291,7 +297,8 @@ def _reading(operator: Table, preset: Mapping[str, Any], needed_by: str | None) 
     except Unfit as unfit:
         table.fault(where, unfit.fault, unfit.mend)
         return None
-    return CryptoReading(cipher, key, iv, padding, output)
+    spelling = Spelling(encoding or encoding_of(key_text.reveal(), key), iv_mode, iv_encoding)
+    return CryptoReading(cipher, key, iv, padding, output, spelling)
 
 
 def _breaker(operator: Table) -> Breaker | None:

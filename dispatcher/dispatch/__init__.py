@@ -25,6 +25,7 @@ from dispatcher.store.corridor import Settlement, Turned
 from dispatcher.store.engine import Database
 from dispatcher.store.workers import Crew
 from dispatcher.telemetry import Log, attempt_line
+from dispatcher.tracing import Traces
 
 __all__ = ["Attempts", "Dispatch", "Lane"]
 
@@ -68,6 +69,7 @@ class Dispatch:
         # What keeps requests from leaving this machine, until one is answered again.
         self.own_fault: str | None = None
         self.figures = Figures()
+        self.traces: Traces | None = None
         self._database = database
         self._attempts = attempts
         self._clock = clock
@@ -289,8 +291,9 @@ class Dispatch:
         """One attempt, from the frozen event to a settlement; whatever happens, a settlement comes of it."""
         started_at, terms = self._clock.now(), lane.operator.terms.get(claim.type, UNKNOWN)
         key_version, probe = lane.key_version, lane.held
+        span = None if self.traces is None else self.traces.begin(claim)
         try:
-            outcome = await self._attempts.make(lane, claim)
+            outcome = await self._attempts.make(lane, claim, None if span is None else span.traceparent)
             closed = lane.closed(outcome.ended_at)
             kept = lane.closed_within(claim.due_at, outcome.ended_at) if outcome.ours else 0
             verdict = judge(claim, outcome, terms.schedule, terms.rule, closed, probe=probe, kept=kept)
@@ -306,6 +309,8 @@ class Dispatch:
                 key_version=key_version,
             )
             verdict = judge(claim, outcome, terms.schedule, Rule(), lane.closed(outcome.ended_at), probe=probe)
+        if span is not None:
+            span.end(outcome, verdict)
         change = lane.note(verdict, outcome.ended_at)
         if lane.cut_off or outcome.http_status is not None:
             self.own_fault = outcome.detail if lane.cut_off else None

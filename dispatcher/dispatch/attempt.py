@@ -10,9 +10,9 @@ from dispatcher.clock import Clock
 from dispatcher.dispatch.lane import Lane
 from dispatcher.errors import Unfit
 from dispatcher.events import whose_token
-from dispatcher.operator import Auth, Operator, Terms
+from dispatcher.operator import Auth, Notification, Operator, Terms
 from dispatcher.policy import Claim, Delays, Outcome, Reason, Rule, read_answer
-from dispatcher.protocols import PROTOCOLS
+from dispatcher.protocols import SPOKEN
 from dispatcher.protocols.credentials import message_id, minted_token, signature_headers
 from dispatcher.seal.vault import VaultError
 from dispatcher.secret import Secret, SecretBytes, Unshown
@@ -24,6 +24,8 @@ Unlock = Callable[[str, str], bytes]
 UNKNOWN = Terms(None, Auth.NONE, Delays(), Rule())
 # A shorter secret is no secret, and to cut it out of an answer would garble that.
 _SHORTEST_SECRET = 6
+# Shorter ones in a webhook's path are words.
+_SHORTEST_TARGET = 16
 _HIDDEN = b"[token]"
 # The ways in which JSON writes a visible ASCII character other than as itself.
 _ESCAPED = re.compile(rb'\\u00([2-7][0-9A-Fa-f])|\\(["\\/])')
@@ -43,12 +45,14 @@ class Form:
     more: Unshown[tuple[str, str]]
     headers: Headers | None
     hidden: Sequence[SecretBytes]
+    target: Callable[[Operator, int], SecretBytes] | None = None
 
 
 class _Letter(NamedTuple):
     """What this attempt sends and how, but for a token that must be fetched first; no reload changes it any more."""
 
     url: str
+    target: SecretBytes | None
     body: bytes
     headers: Headers | None
     more: Unshown[tuple[str, str]]
@@ -66,11 +70,14 @@ class Attempts:
         self._clock = clock
         self._unlock = unlock
 
-    async def make(self, lane: Lane, claim: Claim) -> Outcome:
-        """What came of it. What the settings in force can't make a request of is `config`, and counts."""
+    async def make(self, lane: Lane, claim: Claim, traceparent: str | None = None) -> Outcome:
+        """What came of it. What the settings in force can't make a request of is `config`, and counts.
+
+        `traceparent`: which span this is, for an operator that wants to know.
+        """
         now = self._clock.now()
         try:
-            letter = self._write(lane, claim, now)
+            letter = self._write(lane, claim, now, traceparent)
         except Unfit as unfit:
             return Outcome(now, now, 0, reason=Reason.CONFIG, detail=str(unfit))
         except VaultError as error:
@@ -85,7 +92,7 @@ class Attempts:
         key_version = letter.form.key_version
         return outcome if key_version is None else outcome._replace(key_version=key_version)
 
-    def _write(self, lane: Lane, claim: Claim, now: int) -> _Letter:
+    def _write(self, lane: Lane, claim: Claim, now: int, traceparent: str | None) -> _Letter:
         """Encrypted with the key in force now, stamped with this attempt's time. Raises Unfit."""
         operator = lane.operator
         form = lane.forms.get(claim.type)
@@ -96,12 +103,15 @@ class Attempts:
         body = form.body(operator, claim, form.seal, now)
         headers, hidden, more = form.headers, form.hidden, form.more
         if headers is None:
+            if operator.traceparent and traceparent is not None:
+                more = Unshown((*more, ("traceparent", traceparent)))
             if operator.signing is not None:
                 more = Unshown((*more, *signature_headers(operator.signing, message_id(claim), body, now)))
             if terms.auth is not Auth.OAUTH2:
                 bearer = self._bearer(lane, terms, claim, form.seal, now)
                 headers, hidden = json_headers(bearer, more), [*_parts(bearer), *hidden]
-        return _Letter(terms.url, body, headers, more, hidden, form, lane.transport, operator.total_timeout)
+        target = None if form.target is None else form.target(operator, now)
+        return _Letter(terms.url, target, body, headers, more, hidden, form, lane.transport, operator.total_timeout)
 
     def _bearer(self, lane: Lane, terms: Terms, claim: Claim, seal: Callable[[bytes], str], now: int) -> Secret | None:
         """The token of this attempt, by the settings in force now. Raises Unfit where the event brought none."""
@@ -118,7 +128,8 @@ class Attempts:
         return None
 
     async def _post(self, letter: _Letter, headers: Headers, hidden: Sequence[SecretBytes], deadline: int) -> Outcome:
-        outcome = await self._wire.post(letter.transport, Request(letter.url, headers, letter.body), deadline)
+        request = Request(letter.url, headers, letter.body, letter.target)
+        outcome = await self._wire.post(letter.transport, request, deadline)
         return _hide(hidden, outcome, letter.form.terms.rule) if hidden and outcome.body else outcome
 
     async def _granted(self, grant: Grant, letter: _Letter, now: int) -> Outcome:
@@ -159,16 +170,19 @@ def _form(lane: Lane, kind: str) -> Form:
             f"{operator.name} takes no {kind}, or this version does not know it",
             "give the operator its URL, run the version that accepted it, or resolve it by hand",
         )
-    protocol = PROTOCOLS[kind]
+    protocol = SPOKEN[kind]
     more = Unshown((name, value.reveal()) for name, value in operator.headers.items())
     hidden = [part for value in operator.headers.values() for part in _parts(value)]
+    if operator.notification is not None:
+        hidden += _aims(operator.notification)
     headers = None
-    if terms.auth in {Auth.BEARER, Auth.NONE} and operator.signing is None:
+    if terms.auth in {Auth.BEARER, Auth.NONE} and operator.signing is None and not operator.traceparent:
         bearer = operator.token if terms.auth is Auth.BEARER else None
         headers, hidden = json_headers(bearer, more), [*_parts(bearer), *hidden]
     seal = lane.seal.seal if lane.seal is not None else _no_key
     sealed = protocol.encrypts or terms.auth is Auth.MINTED
-    return Form(terms, protocol.body, seal, lane.key_version if sealed else None, more, headers, hidden)
+    version = lane.key_version if sealed else None
+    return Form(terms, protocol.body, seal, version, more, headers, hidden, protocol.target)
 
 
 def _no_key(_plaintext: bytes) -> str:
@@ -198,6 +212,13 @@ def _parts(secret: Secret | None) -> list[SecretBytes]:
         return []
     words = dict.fromkeys([secret.reveal(), *secret.reveal().split()])
     return [SecretBytes(word.encode()) for word in words if len(word) >= _SHORTEST_SECRET]
+
+
+def _aims(notification: Notification) -> list[SecretBytes]:
+    """Of a webhook's path and query what lets others write there: each part that nobody could guess."""
+    parts = [part for part in re.split(r"[/?&=]", notification.target.reveal()) if len(part) >= _SHORTEST_TARGET]
+    words = dict.fromkeys([notification.target.reveal(), *parts])
+    return [SecretBytes(word.encode()) for word in words] + _parts(notification.secret)
 
 
 def _without(text: bytes, body: bytes) -> bytes:

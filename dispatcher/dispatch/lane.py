@@ -43,10 +43,10 @@ class Lane:
 
     `hungry`: there may be something due that is not claimed yet. `proven`: an attempt has ended, the latest at
     `moved_at` and in `pace` (µs). `closed_since`, `closed_total` (µs): since when it is paused or held, and how long it
-    was before; `closings`: the same for each time, the latest ones. `failures`: attempts that failed in a
-    row. `cut_off`: the last request did not leave this machine. While it is that, or held, nothing is sent before
-    `rest_until`. `unwritten`: what the database does not have yet; it stands all the same. `forms`: by message type, as
-    it is needed.
+    was before; `closings`: the same for each time that this worker has heard of. `failures`: attempts that failed in a
+    row, the first of them at `failing_since` (µs). `cut_off`: the last request did not leave this machine. While it is
+    that, or held, nothing is sent before `rest_until`. `unwritten`: what the database does not have yet; it stands all
+    the same. `forms`: by message type, as it is needed.
     """
 
     operator: Operator
@@ -65,6 +65,7 @@ class Lane:
     rest_until: int = 0
     rest: int = 0
     failures: int = 0
+    failing_since: int = 0
     closed_since: int | None = None
     closed_total: int = 0
     closings: deque[Closing] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
@@ -146,6 +147,8 @@ class Lane:
         self.rest_until = now + self.rest
         if verdict.verb is Verb.PUT_OFF:
             return None
+        if not self.failures:
+            self.failing_since = now
         self.failures += 1
         if breaker is None or self.held or self.failures < breaker.failures:
             return None

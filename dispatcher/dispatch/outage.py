@@ -23,6 +23,8 @@ class Outage:
         self._faults: dict[object, str] = {}
         self._since = 0.0
         self._tell_at = 0.0
+        # When the store was last asked in vain (s, monotonic).
+        self.tried_at = 0.0
 
     @property
     def fault(self) -> str | None:
@@ -31,6 +33,7 @@ class Outage:
 
     def failed(self, who: object, fault: str) -> None:
         now, begins = time.monotonic(), not self._faults
+        self.tried_at = now
         self.forget(who)
         self._faults[who] = fault
         if begins:

@@ -9,6 +9,7 @@ from dispatcher.errors import Fault
 from dispatcher.events import Event, Field
 from dispatcher.operator import Operator
 from dispatcher.policy import Claim
+from dispatcher.secret import SecretBytes
 
 
 class Protocol(NamedTuple):
@@ -24,7 +25,8 @@ class Protocol(NamedTuple):
     - `defaults`: `auth`, `retry` and `success` as an operator's settings would write them, which may say otherwise;
     - `key`: the field that is the event's key;
     - `amounts`: which of the frozen event's fields are amounts, as decimal text;
-    - `columns`: the field that the log shows as bet, win, net, game and business, as far as there is one.
+    - `columns`: the field that the log shows as bet, win, net, game and business, as far as there is one;
+    - `target`: the path and query of one attempt's request, where they are no part of the URL because they are secret.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Protocol(NamedTuple):
     key: str
     amounts: Sequence[str]
     columns: Mapping[str, str]
+    target: Callable[[Operator, int], SecretBytes] | None = None
 
 
 def json_text(value: str) -> str:

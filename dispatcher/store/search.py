@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import Connection, select, text
 
 from dispatcher.errors import Refused
+from dispatcher.operator import NOTIFY, SUMMARY
 from dispatcher.policy import Status
 from dispatcher.store.dialect import Dialect, Spelled, column, words_of
 from dispatcher.store.engine import Database
@@ -39,7 +40,10 @@ _FAILED = (Status.PENDING, Status.SENDING, Status.DEAD, Status.RESOLVED)
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which deliveries. Times in µs; `since` and `until` (exclusive) bound the acceptance, for the dead their end."""
+    """Which deliveries. Times in µs; `since` and `until` (exclusive) bound the acceptance, for the dead their end.
+
+    What the dispatcher itself tells people is no spin: it is found only by its type, or under its own name.
+    """
 
     operator: str | None = None
     type: str | None = None
@@ -56,6 +60,8 @@ class Filter:
         if self.status is not None:
             # A literal, not a parameter: only then SQLite sees that the index of this status will do.
             found.append(f"d.status = '{self.status}'")
+        if self.type is None and not (self.operator or "").startswith(NOTIFY):
+            found.append(f"d.type <> '{SUMMARY}'")
         at = "finished_at" if self.status == Status.DEAD else "accepted_at"
         found += [f"d.{at} >= :since"] if self.since is not None else []
         found += [f"d.{at} < :until"] if self.until is not None else []
@@ -216,7 +222,7 @@ _CHOSEN = f"""
 
 def _heads(its: Dialect, where: Filter, fits: str) -> str:
     """Each lane, and the place of the newest in it that fits: one index seek for either."""
-    any_of_it = Filter(status=where.status).conditions()
+    any_of_it = Filter(status=where.status, type=where.type, operator=where.operator).conditions()
     source = f"FROM deliveries d {its.by.format(INDEXES[where.status])} WHERE {any_of_it}"
     types = f"""
         SELECT min(d.type) {source}

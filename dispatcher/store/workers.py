@@ -49,6 +49,8 @@ _BURY = Spelled(
     )
 )
 
+_LIVE = Spelled(lambda its: f"SELECT count(*) FROM workers WHERE abs(seen_at - {its.clock}) <= :limit")
+
 
 class Crew(NamedTuple):
     """How many workers live, and how many of them come before this one in their order."""
@@ -107,6 +109,11 @@ def appear(connection: Connection, database: Database, *, broken: bool = True) -
         series = _Series._make(connection.execute(_BEAT.on(connection), about).one())
         heard(series.seen_at)
     return series
+
+
+def live(connection: Connection) -> int:
+    """How many workers of a server have beaten lately."""
+    return int(connection.execute(_LIVE.on(connection), {"limit": LIMIT}).scalar_one())
 
 
 def leave(database: Database) -> None:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as Asgi
 
@@ -23,9 +23,11 @@ from dispatcher.apikey import ApiKey, Scope
 from dispatcher.clock import Clock
 from dispatcher.config.web import Web
 from dispatcher.errors import Refused, StoreUnavailable
+from dispatcher.figures import Figures
 from dispatcher.operator import Operator
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log
+from dispatcher.tracing import Traces
 from dispatcher.web.deliveries import Counter
 from dispatcher.web.doorman import Doorman
 from dispatcher.web.events import Door
@@ -67,14 +69,17 @@ class Api:
         lock: Lock,
         log: Log,
         ticks: Callable[[], float] = time.monotonic,
+        figures: Figures | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.log = log
-        self.committer = Committer(database, clock)
+        self.figures = figures or Figures()
+        self.committer = Committer(database, clock, self.figures)
         self.doorman = Doorman(database, asyncio.to_thread, clock, web.rate, ticks)
         self._threads = ThreadPoolExecutor(LOOKERS, thread_name_prefix="web")
         self._looking = 0
-        door, counter = Door(self.committer, operators, lock), Counter(database, clock, self.ask)
-        desk = Desk(database, clock, self.ask)
+        door = Door(self.committer, operators, lock, self.figures, traces)
+        counter, desk = Counter(database, clock, self.ask), Desk(database, clock, self.ask)
         self.ways = (
             Way("POST", "/v1/events", "enqueue", Scope.ENQUEUE, door.one),
             Way("POST", "/v1/events/batch", "enqueueBatch", Scope.ENQUEUE, door.many),
@@ -89,6 +94,11 @@ class Api:
             Way("POST", "/v1/replays/{id}/resume", "resumeReplay", Scope.ADMIN, desk.resume),
             Way("POST", "/v1/replays/{id}/cancel", "cancelReplay", Scope.ADMIN, desk.cancel),
         )
+
+    def stuck(self, limit: float) -> dict[str, str]:
+        """What is wrong where an event has waited for longer than `limit` s to be written; empty else."""
+        waited = self.committer.waited
+        return {"api": f"what came in has waited for {waited:.0f} s to be written"} if waited > limit else {}
 
     async def ask(self, function: Callable[..., Any], *given: object) -> Any:
         if self._looking >= MOST_LOOKING:
@@ -137,6 +147,7 @@ class Operation:
         except Exception as error:
             response = self._failed(error, request_id)
         response.raw_headers.append((b"x-request-id", request_id.encode()))
+        self._api.figures.answered(self._way.name, response.status_code)
         self._api.log.info(
             "request",
             request_id=request_id,
@@ -173,15 +184,23 @@ def request_id_of(request: Request) -> str:
     return given if 0 < len(given) <= 64 and plain else token_hex(8)
 
 
-def application(faults: Faults, api: Api | None = None, pages: Sequence[BaseRoute] = ()) -> Starlette:
-    """`/healthz`: the process answers. `/readyz`: 200, or 503 with what keeps it from working. The API, and `pages`."""
+def application(
+    faults: Faults, api: Api | None = None, pages: Sequence[BaseRoute] = (), checks: Faults = dict
+) -> Starlette:
+    """`/healthz`: the process answers. `/readyz`: 200, or 503 with what keeps it from working. The API, and `pages`.
+
+    `checks`: all that is looked at, and how it is; a fault is told in its place.
+    """
 
     async def healthz(_request: Request) -> JSONResponse:
         return JSONResponse({"status": "alive"})
 
     async def readyz(_request: Request) -> JSONResponse:
-        found = faults()
-        return JSONResponse({"status": "not ready" if found else "ready", **found}, status_code=503 if found else 200)
+        found, every = faults(), checks()
+        told: dict[str, object] = {"status": "not ready" if found else "ready", **found}
+        if every:
+            told["checks"] = every | found
+        return JSONResponse(told, status_code=503 if found else 200)
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz)]
     if api is not None:
@@ -206,6 +225,11 @@ class Path:
     async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         await self._operations[method](scope, receive, send)
+
+
+def served(app: Starlette) -> list[str]:
+    """The first parts of the paths that there are."""
+    return sorted({"/" + route.path.split("/")[1] for route in app.routes if isinstance(route, Route | Mount)})
 
 
 def _routes(api: Api, ways: Sequence[Way]) -> list[Route]:

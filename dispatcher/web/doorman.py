@@ -44,10 +44,10 @@ class Doorman:
         self._used: dict[str, int] = {}
         self._noted: dict[str, int] = {}
 
-    async def admit(self, authorization: str | None, scope: Scope) -> ApiKey:
-        """The key of a request. Raises Problem."""
+    async def admit(self, authorization: str | None, scope: Scope, stale: float = STALE_SECONDS) -> ApiKey:
+        """The key of a request. What was known of keys is believed for `stale` s. Raises Problem, StoreUnavailable."""
         if self._ticks() - self._read_at > FRESH_SECONDS:
-            await self._refresh()
+            await self._refresh(stale)
         scheme, _, token = (authorization or "").partition(" ")
         key = whose(token.strip(), self._keys) if scheme.lower() == "bearer" else None
         if key is None:
@@ -70,7 +70,7 @@ class Doorman:
             raise later(Kind.RATE, f"this key may make {rate} requests a second", wait)
         self._used[key.id] = self._clock.now()
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, stale: float) -> None:
         """Raises StoreUnavailable where the keys could not be read for too long."""
         async with self._reading:
             if self._ticks() - self._read_at <= FRESH_SECONDS:
@@ -78,7 +78,8 @@ class Doorman:
             if self._fault is None or self._ticks() - self._tried_at > FRESH_SECONDS:
                 await self._read()
             # Whoever waited here for somebody else's vain attempt makes none of their own.
-            if self._fault is not None and self._ticks() - self._read_at > STALE_SECONDS:
+            never = self._read_at == float("-inf")
+            if self._fault is not None and (never or self._ticks() - self._read_at > stale):
                 raise self._fault
 
     async def _read(self) -> None:

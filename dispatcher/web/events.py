@@ -1,6 +1,7 @@
 """Events over HTTP: one, or NDJSON. Answered when they are on disk."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 
 import orjson
@@ -13,8 +14,10 @@ from dispatcher.accept.intake import COUNTED, TOO_LONG, Sieve, conflict, is_anot
 from dispatcher.apikey import ApiKey
 from dispatcher.errors import DispatcherError, EventError
 from dispatcher.events import MAX_EVENT_BYTES, Event
+from dispatcher.figures import Figures
 from dispatcher.operator import Operator
 from dispatcher.store.corridor import Fate
+from dispatcher.tracing import Traces
 from dispatcher.web.problem import Kind, Problem, passing
 from dispatcher.web.reading import body_of, invalid, json_object
 
@@ -32,8 +35,17 @@ _STATUS = {Fate.ACCEPTED: 202, Fate.DUPLICATE: 200}
 class Door:
     """Where events come in. `operators` gives those in force at the moment."""
 
-    def __init__(self, committer: Committer, operators: Callable[[], Mapping[str, Operator]], lock: Lock) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        operators: Callable[[], Mapping[str, Operator]],
+        lock: Lock,
+        figures: Figures,
+        traces: Traces | None,
+    ) -> None:
         self._committer = committer
+        self._traces = traces
+        self._figures = figures
         self._operators = operators
         self._lock = lock
         self._batches = 0
@@ -51,7 +63,9 @@ class Door:
             event = read_event(raw, self._known_to(key), self._lock)
         except EventError as error:
             raise invalid(error.faults) from None
+        began = time.time_ns()
         receipt = await self._committer.one(event)
+        self._count(event, receipt.fate, began, request.headers.get("traceparent"))
         if receipt.fate is Fate.CONFLICT:
             raise Problem(Kind.CONFLICT, conflict(event), more={"id": receipt.id})
         told = orjson.dumps({"id": receipt.id, "status": receipt.status})
@@ -78,13 +92,13 @@ class Door:
             key.operator,
         )
         try:
-            await self._take(lines, sieve)
+            await self._take(lines, sieve, request.headers.get("traceparent"))
         except (Busy, DispatcherError) as error:
             # What was written stands, and whoever is told that the rest was not is told that, too.
             raise passing(error, _counted(sieve, refused)) from error
         return Response(orjson.dumps(_counted(sieve, refused)), media_type="application/json")
 
-    async def _take(self, lines: list[bytes], sieve: Sieve[int]) -> None:
+    async def _take(self, lines: list[bytes], sieve: Sieve[int], caller: str | None) -> None:
         batch: list[tuple[int, Event]] = []
         for number, line in enumerate(lines, 1):
             if len(line) > MAX_EVENT_BYTES:
@@ -92,17 +106,24 @@ class Door:
             elif line.strip() and (event := sieve.read(number, line)):
                 batch.append((number, event))
             if len(batch) == GROUP:
-                await self._write(batch, sieve)
+                await self._write(batch, sieve, caller)
                 batch = []
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
         if batch:
-            await self._write(batch, sieve)
+            await self._write(batch, sieve, caller)
 
-    async def _write(self, batch: list[tuple[int, Event]], sieve: Sieve[int]) -> None:
+    async def _write(self, batch: list[tuple[int, Event]], sieve: Sieve[int], caller: str | None) -> None:
+        began = time.time_ns()
         fates = await self._committer.many([event for _, event in batch])
         for (number, event), fate in zip(batch, fates, strict=True):
+            self._count(event, fate, began, caller)
             sieve.stored(number, event, fate)
+
+    def _count(self, event: Event, fate: Fate, began: int, caller: str | None) -> None:
+        self._figures.taken_in(event.operator, event.type, fate)
+        if self._traces is not None and fate is Fate.ACCEPTED:
+            self._traces.accepted(event.operator, event.type, event.key, began, caller)
 
 
 def _counted(sieve: Sieve[int], refused: list[dict[str, object]]) -> dict[str, object]:

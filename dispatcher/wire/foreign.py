@@ -12,7 +12,10 @@ from dispatcher.wire.request import Answer, Request
 
 async def exchange_by(transport: httpx.AsyncBaseTransport, request: Request, deadline: int) -> Answer:
     """As `PinnedTransport.exchange`; which addresses are called is that transport's own matter."""
-    theirs = httpx.Request("POST", request.url, headers=request.headers.pairs, stream=httpx.ByteStream(request.body))
+    url = httpx.URL(request.url)
+    if request.target is not None:
+        url = url.copy_with(raw_path=bytes(request.target))
+    theirs = httpx.Request("POST", url, headers=request.headers.pairs, stream=httpx.ByteStream(request.body))
     response: httpx.Response | None = None
     try:
         async with asyncio.timeout(deadline / SECOND):

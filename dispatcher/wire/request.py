@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dispatcher.policy import Reason
+from dispatcher.secret import SecretBytes
 
 _ALWAYS = b"User-Agent: dispatcher\r\nAccept: */*\r\n"
 
@@ -24,15 +25,17 @@ class Headers:
 class Request:
     """One POST, and how far it is: `if_late` is what to call it if the deadline comes now, since being cut off leaves
 
-    no time to say. `ours_if_late`, while a name is looked up: whether the fault is ours then.
+    no time to say. `ours_if_late`, while a name is looked up: whether the fault is ours then. `target`: path and query
+    where they are secret; the URL ends with its host then.
     """
 
-    __slots__ = ("body", "headers", "if_late", "ours_if_late", "url")
+    __slots__ = ("body", "headers", "if_late", "ours_if_late", "target", "url")
 
-    def __init__(self, url: str, headers: Headers, body: bytes) -> None:
+    def __init__(self, url: str, headers: Headers, body: bytes, target: SecretBytes | None = None) -> None:
         self.url = url
         self.headers = headers
         self.body = body
+        self.target = target
         self.if_late = Reason.READ_TIMEOUT
         self.ours_if_late: Callable[[], bool] | None = None
 

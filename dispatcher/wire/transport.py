@@ -85,7 +85,8 @@ class PinnedTransport:
             async with asyncio.timeout(deadline / SECOND):
                 route, connection = await self._way(request)
         body = request.body
-        written = b"".join((route.start, lines, b"%d\r\n\r\n" % len(body), body))
+        start = route.start if request.target is None else _aimed(route.start, request.target)
+        written = b"".join((start, lines, b"%d\r\n\r\n" % len(body), body))
         try:
             failure = await connection.exchange(written, now + deadline / SECOND, self._traffic)
         except BaseException:
@@ -224,6 +225,11 @@ def _public(*_where: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def _aimed(start: bytes, target: bytes) -> bytes:
+    """The first line of a request to `/`, sent to this target instead: what is secret in it is kept in no route."""
+    return b"POST " + target + start.removeprefix(b"POST /")
 
 
 def _host(url: httpx.URL) -> str:

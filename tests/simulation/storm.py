@@ -89,6 +89,8 @@ class Storm:
     def clear_up(self) -> None:
         """The storm is over: what was switched off is on again, and nothing fails any more."""
         self.over = True
+        # Whoever was well already: the store and the workers are so from now on only.
+        self.well_since = self.world.now
         self.world.tell(None, "calm")
         self.outage_until = self.world.slow_store = 0
         self._town.memory.lost_rings = 0.0

@@ -7,11 +7,21 @@ from typing import NamedTuple
 
 import click
 
-from dispatcher.cli.common import actor, config_option, guarded, json_option, opened, print_json, read_configuration
+from dispatcher.cli.common import (
+    actor,
+    config_option,
+    guarded,
+    json_option,
+    opened,
+    operator_names,
+    print_json,
+    read_configuration,
+)
 from dispatcher.cli.operators.desk import Desk, open_desk
 from dispatcher.cli.operators.values import asked, assignments, changed
-from dispatcher.config import Config, Draft, draft_operator
+from dispatcher.config import Config, Draft, draft_operator, where_declared
 from dispatcher.errors import ConfigError, Refused
+from dispatcher.operator import NOTIFY
 from dispatcher.roster import FILE, document_of, lease_fault, open_vault, provision, put
 from dispatcher.seal.vault import VaultError
 from dispatcher.secret import Secret
@@ -88,6 +98,8 @@ def _stored(config: Config, name: str) -> _Stored:
     if name in config.documents:
         told = f"change it there, then: dispatcher operators apply -c {config.path}"
         raise Refused(f"{name} is declared by {config.path.name}: {told}")
+    if name.startswith(NOTIFY):
+        raise Refused(f"notifications are declared by {config.path.name} alone: write [{where_declared(name)}] there")
     if not is_there(config.database):
         return _Stored()
     database = opened(config)
@@ -146,7 +158,7 @@ def _stopping(command: Callable[..., None]) -> Callable[..., None]:
         json_option,
         config_option,
         click.option("--note", help="Why, for the record."),
-        click.argument("names", nargs=-1, required=True, metavar="NAME..."),
+        click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=operator_names),
     ):
         command = option(command)
     return command

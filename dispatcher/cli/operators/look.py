@@ -15,6 +15,7 @@ from dispatcher.cli.common import (
     guarded,
     json_option,
     lang_option,
+    operator_names,
     print_json,
     print_table,
 )
@@ -86,7 +87,7 @@ def _cells(row: Mapping[str, Any], said: Words) -> list[object]:
 
 
 @click.command(name="show")
-@click.argument("name")
+@click.argument("name", shell_complete=operator_names)
 @config_option
 @json_option
 @lang_option
@@ -123,7 +124,7 @@ def _as_json(row: Mapping[str, Any], at: str) -> dict[str, Any]:
 
 
 @click.command(name="check")
-@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=operator_names)
 @config_option
 @json_option
 @guarded
