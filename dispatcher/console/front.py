@@ -84,7 +84,7 @@ def _faults(visit: Visit) -> Iterator[Need]:
     """What keeps this process from its work; to an operator's people only what is theirs."""
     bound = visit.viewer.operator
     for name, fault in sorted(visit.desk.faults().items()):
-        if bound in (None, name.removeprefix("operator ")):
+        if bound is None or name == f"operator {bound}":
             yield Need("bad", "fault", name, {"fault": fault}, "")
 
 
