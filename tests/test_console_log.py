@@ -211,6 +211,15 @@ async def test_totals_are_exact_however_many_steps_they_take(console: Console, m
     assert (again, steps > 5) == (whole, True)
 
 
+async def test_a_sum_of_very_many_amounts_is_rounded_nowhere(console: Console) -> None:
+    """Of a hundred million of the largest amounts the sum has 32 digits: more than a decimal keeps unless it is told."""
+    put(console.database, spin("small-1", total_bet="0.0001", total_win="0"))
+    so_far = sums.Totals(NOW, sums={"notice": sums.Sum(10**8, Decimal("9" * 28 + ".9998"))})
+    view = View(console.database, console.account())
+    added = sums.go_on(view, sieve_of("", NOW, "en"), so_far)
+    assert str(added.sums["notice"].bet) == "9" * 28 + ".9999"
+
+
 @each_store
 @pytest.mark.parametrize(
     "query", ["status=dead&game=50", "uid=player-1", "reason=http_status", "span=7d&operator=bolt"]
@@ -556,6 +565,7 @@ async def test_all_that_fit_are_as_many_as_are_taken_at_once(console: Console, m
     shown = await reader.post("/console/dead/look", do="replay", take="all", filter="game=50&status=delivered")
     assert len(rows_of_form(shown.text)) == 2
     assert "More fit than the 2 that can be taken at once" in shown.text
+    assert {row_of(console.database, f"dead-{n}").status for n in range(6)} == {"dead"}
     none = await reader.post("/console/dead/look", do="replay", take="ticked", filter="")
     assert "No row was chosen" in none.text
 
