@@ -212,7 +212,7 @@ async def test_totals_are_exact_however_many_steps_they_take(console: Console, m
 
 
 async def test_a_sum_of_very_many_amounts_is_rounded_nowhere(console: Console) -> None:
-    """Of a hundred million of the largest amounts the sum has 32 digits: more than a decimal keeps unless it is told."""
+    """Of a hundred million of the largest amounts the sum has 32 digits: more than a decimal keeps by itself."""
     put(console.database, spin("small-1", total_bet="0.0001", total_win="0"))
     so_far = sums.Totals(NOW, sums={"notice": sums.Sum(10**8, Decimal("9" * 28 + ".9998"))})
     view = View(console.database, console.account())
