@@ -9,7 +9,7 @@ from dispatcher.account import Power
 from dispatcher.console.bulk import plan, which_of
 from dispatcher.console.delivery import note_of
 from dispatcher.console.desk import Page, Visit
-from dispatcher.console.flow import Found, amount_columns, cells, choices, found, pager_links
+from dispatcher.console.flow import Found, amount_columns, cells, choices, found, has_business, pager_links
 from dispatcher.console.sieve import read_pager, read_sieve, sieve_of
 from dispatcher.console.view import MOST_AT_ONCE, View
 from dispatcher.errors import Refused
@@ -31,6 +31,7 @@ async def show(visit: Visit) -> Response:
         sieve=sieve,
         choices=choices(visit, sieve),
         amounts=amount_columns(sieve.where.type),
+        has_business=has_business(sieve.where.type),
         rows=[cells(row) for row in page.rows],
         looked=page.looked,
         links=pager_links(PATH, sieve, pager, page),

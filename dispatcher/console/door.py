@@ -66,8 +66,6 @@ async def leave(visit: Visit) -> Response:
     await desk.ask(end_session, desk.database, digest(SESSION.read(visit.request)))
     response = visit.go(LOGIN)
     SESSION.clear(visit, response)
-    # Nothing of it stays in the browser, nor in what it keeps to go back to.
-    response.headers["clear-site-data"] = '"cache"'
     return response
 
 

@@ -113,7 +113,7 @@ def _names(look: Look) -> list[str]:
     """Above the columns: the names that every other export has, or in Chinese the words that their readers know."""
     if look.language != "zh":
         return list(FIELDS)
-    return [look.t.get(name) or look.t[f"field_{name}"] for name in FIELDS]
+    return [look.t.get(name) or look.t.get(f"field_{name}", name) for name in FIELDS]
 
 
 PAGES = (

@@ -60,6 +60,11 @@ def amount_columns(kind: str | None) -> Sequence[tuple[str, str]]:
     return [("bet", "in_flow"), ("win", "out_flow"), ("net", "net_flow")]
 
 
+def has_business(kind: str | None) -> bool:
+    """Whether rows of this type, or any, may have one."""
+    return any("business" in one.columns for name, one in PROTOCOLS.items() if kind in (None, name))
+
+
 def cells(row: Row) -> dict[str, Any]:
     """What a table shows of a delivery: the row's own, what it is called everywhere, and its amounts."""
     told = {**row._asdict(), **figures(row.type, row.body), **amounts(row)}
@@ -102,6 +107,7 @@ async def show(visit: Visit) -> Response:
         sieve=sieve,
         choices=choices(visit, sieve),
         amounts=amount_columns(sieve.where.type),
+        has_business=has_business(sieve.where.type),
         rows=[cells(row) for row in page.rows],
         looked=page.looked,
         links=pager_links("/console/flow", sieve, pager, page),

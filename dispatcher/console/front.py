@@ -10,9 +10,10 @@ from dispatcher.clock import DAY, HOUR, MINUTE
 from dispatcher.console.charts import Tally, by_operator, chart, tally
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.seen import Seen, seen
+from dispatcher.console.view import View
 from dispatcher.policy import Status
 from dispatcher.store.glance import MOST
-from dispatcher.store.ledger import Filter, Row, find
+from dispatcher.store.ledger import Filter, Row
 
 QUARTER = 15 * MINUTE
 # Of the newest dead letters so many are looked into.
@@ -39,8 +40,8 @@ async def show(visit: Visit) -> Response:
     # The last column is the minute, and the quarter, that is under way.
     hours = {"since": now - now % MINUTE - HOUR + MINUTE, "until": now - now % MINUTE + MINUTE, "step": MINUTE}
     days = {"since": now - now % QUARTER - DAY + QUARTER, "until": now - now % QUARTER + QUARTER, "step": QUARTER}
-    where = Filter(status=Status.DEAD, operator=operator)
-    newest = await desk.remember(("newest", operator), 3.0, lambda: list(find(desk.database, where, LOOKED_INTO)))
+    where, view = Filter(status=Status.DEAD, operator=operator), View(desk.database, visit.viewer)
+    newest = await desk.remember(("newest", operator), 3.0, lambda: list(view.find(where, LOOKED_INTO)))
     doubtful = sum(bool(row.ambiguous) for row in newest)
     return visit.page(
         "front.html",
@@ -83,7 +84,7 @@ def _faults(visit: Visit) -> Iterator[Need]:
     """What keeps this process from its work; to an operator's people only what is theirs."""
     bound = visit.viewer.operator
     for name, fault in sorted(visit.desk.faults().items()):
-        if bound in (None, name.removeprefix("operator ")):
+        if bound is None or name == f"operator {bound}":
             yield Need("bad", "fault", name, {"fault": fault}, "")
 
 

@@ -7,7 +7,7 @@ from secrets import token_hex
 from urllib.parse import quote, urlsplit
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from dispatcher.accept.committer import Busy
@@ -111,7 +111,7 @@ class Guard:
     @staticmethod
     def _unless_known(request: Request, response: Response) -> Response:
         """A page that keeps itself fresh gets what it does not have yet."""
-        if "x-live" not in request.headers or response.status_code != 200:
+        if "x-live" not in request.headers or response.status_code != 200 or not isinstance(response, HTMLResponse):
             return response
         tag = f'"{hashlib.sha256(response.body).hexdigest()[:32]}"'
         if request.headers.get("if-none-match") == tag:

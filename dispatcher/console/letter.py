@@ -29,7 +29,7 @@ class Letter(NamedTuple):
 def letter(operator: Operator, row: Row, now: int) -> Letter:
     """With the settings and the key in force; `now` in µs. Raises Unfit where nothing can be sent."""
     terms = operator.terms.get(row.type)
-    if terms is None or terms.url is None:
+    if terms is None or terms.url is None or row.type not in PROTOCOLS:
         raise Unfit(f"{operator.name} takes no {row.type}", "give the operator its URL, or resolve it by hand")
     claim = _claim(row)
     plain: list[bytes] = []

@@ -11,11 +11,12 @@ from dispatcher.console.charts import Tally, by_operator, chart, tally
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.guard import told
 from dispatcher.console.seen import Seen, seen, seen_of
+from dispatcher.console.view import View
 from dispatcher.errors import Unfit
 from dispatcher.policy import Status
 from dispatcher.store import operators as store
 from dispatcher.store.glance import MOST, Heap, Queue
-from dispatcher.store.ledger import Filter, Row, find
+from dispatcher.store.ledger import Filter, Row
 from dispatcher.store.operators import Standing
 from dispatcher.web.reading import note as note_of
 
@@ -68,7 +69,7 @@ async def show(visit: Visit) -> Response:
         return told(visit, "no_operator", 404)
     found = await seen_of(desk, name)
     now = desk.clock.now()
-    last = await desk.remember(("last", name), 3.0, lambda: _last_fault(database, name))
+    last = await desk.remember(("last", name), 3.0, lambda: _last_fault(View(database, visit.viewer), name))
     done = await desk.ask(store.done_to, database, name, SHOWN_ACTIONS)
     keys = await desk.ask(store.key_history, database, name)
     member = desk.roster().members.get(name)
@@ -87,12 +88,12 @@ async def show(visit: Visit) -> Response:
     )
 
 
-def _last_fault(database: Any, name: str) -> Row | None:
+def _last_fault(view: View, name: str) -> Row | None:
     """The newest delivery of those that failed last, and wait or are dead."""
     rows = [
         row
         for status in (Status.PENDING, Status.DEAD)
-        for row in find(database, Filter(operator=name, status=status), LOOKED_INTO)
+        for row in view.find(Filter(operator=name, status=status), LOOKED_INTO)
         if row.reason is not None
     ]
     return max(rows, key=lambda row: row.place, default=None)

@@ -46,9 +46,9 @@ class Seen(NamedTuple):
 
     @property
     def earliest(self) -> int | None:
-        """When the first of all that wait is due, of operators that are open."""
-        open_ones = (queue.earliest for name, queue in self.due.items() if self.is_open(name))
-        return min(open_ones, default=None)
+        """When the first of all that wait is due; those of operators that are open come first."""
+        open_ones = [queue.earliest for name, queue in self.due.items() if self.is_open(name)]
+        return min(open_ones or (queue.earliest for queue in self.due.values()), default=None)
 
     def is_open(self, name: str) -> bool:
         """Whether it is in force, and sent to."""

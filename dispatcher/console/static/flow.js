@@ -9,6 +9,17 @@
     if ([...zone.options].some((option) => option.value === own)) zone.value = own;
   }
 
+  // As console.js does with the times that a page comes with.
+  function localise(root) {
+    const two = (number) => String(number).padStart(2, "0");
+    for (const time of root.querySelectorAll("time[datetime]")) {
+      const at = new Date(time.dateTime);
+      const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+      time.title = time.textContent;
+      time.textContent = `${day} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+    }
+  }
+
   const box = document.getElementById("totals");
   const said = document.getElementById("totals-said");
   if (box === null || said === null) return;
@@ -43,7 +54,7 @@
       const focused = box.contains(document.activeElement) && document.activeElement !== stop;
       box.replaceChildren(...fresh.childNodes);
       link = box.querySelector("a[data-on]");
-      window.localiseTimes?.(box);
+      localise(box);
       if (link === null || stopped) break;
       link.hidden = true;
       if (!stop.isConnected) box.after(stop);
