@@ -252,6 +252,14 @@ async def test_a_login_is_by_name_and_password_and_tells_neither_apart(at: Conso
     assert all_accounts(at.database)[1].last_login_at == NOW
 
 
+async def test_where_there_is_no_account_yet_the_door_says_how_the_first_is_made(at: Console) -> None:
+    visitor = Visitor(at)
+    assert "dispatcher accounts create" in (await visitor.get("/console/login")).text
+    at.account(name="li.wei")
+    at.desk.forget()
+    assert "dispatcher accounts create" not in (await visitor.get("/console/login")).text
+
+
 async def test_a_login_needs_the_form_of_this_very_door(at: Console) -> None:
     """Another site could else log somebody in as somebody else, and read what he then does."""
     at.account(name="li.wei")

@@ -10,7 +10,7 @@ from dispatcher.console.gate import keys_of
 from dispatcher.console.guard import DOOR, LOGIN, SESSION, Cookie
 from dispatcher.console.look import LANGUAGES
 from dispatcher.secret import Secret
-from dispatcher.store.accounts import account_named, begin_session, end_session
+from dispatcher.store.accounts import account_named, any_account, begin_session, end_session
 
 HOME = "/console"
 YEAR = 366 * 86_400
@@ -26,7 +26,11 @@ def _next(visit: Visit) -> str:
 
 
 async def show(visit: Visit) -> Response:
-    return visit.go(_next(visit)) if visit.account is not None else visit.page("login.html", wrong=None)
+    desk = visit.desk
+    if visit.account is not None:
+        return visit.go(_next(visit))
+    nobody = not await desk.remember("accounts", 5.0, lambda: any_account(desk.database))
+    return visit.page("login.html", wrong=None, nobody=nobody)
 
 
 async def enter(visit: Visit) -> Response:
@@ -36,14 +40,14 @@ async def enter(visit: Visit) -> Response:
     account = await desk.ask(account_named, desk.database, name)
     keys = keys_of(name, client, known_browser(account, BROWSER.read(visit.request)))
     if wait := math.ceil(desk.gate.wait(keys)):
-        response = visit.page("login.html", 429, wrong=t["too_often"].format(wait))
+        response = visit.page("login.html", 429, wrong=t["too_often"].format(wait), nobody=False)
         response.headers["retry-after"] = str(wait)
         return response
     desk.gate.tried(keys)
     if not await desk.gate.work(proves, password, account) or account is None:
         # Not the name that was given: people write their password there.
         desk.log.warning("login_refused", account=account and account.name, client=client)
-        return visit.page("login.html", 401, wrong=t["wrong_login"])
+        return visit.page("login.html", 401, wrong=t["wrong_login"], nobody=False)
     desk.gate.passed(keys)
     response = await admit(visit, account, visit.go(_next(visit)))
     desk.log.info("login", account=account.name, client=client)

@@ -55,16 +55,15 @@ async def show_all(visit: Visit) -> Response:
     return visit.page("operators.html", lines=lines, most=MOST)
 
 
-def _named(visit: Visit, names: Any) -> str | None:
+def _named(visit: Visit, found: Seen) -> str | None:
     """The operator that the address names; None where there is none in force, or it is not theirs to see."""
     name: str = visit.request.path_params["name"]
-    return name if name in names and visit.viewer.sees(name) else None
+    return name if name in found.states else None
 
 
 async def show(visit: Visit) -> Response:
     desk, database = visit.desk, visit.desk.database
-    everybody = await seen(visit)
-    name = _named(visit, everybody.states)
+    name = _named(visit, await seen(visit))
     if name is None:
         return told(visit, "no_operator", 404)
     found = await seen_of(desk, name)
@@ -101,7 +100,7 @@ def _last_fault(view: View, name: str) -> Row | None:
 
 async def ask(visit: Visit) -> Response:
     """What is about to be done, and why: a page of its own, so that nothing is stopped by a slip."""
-    name = _named(visit, (await seen(visit)).states)
+    name = _named(visit, await seen(visit))
     return told(visit, "no_operator", 404) if name is None else _asking(visit, name, None)
 
 
@@ -121,7 +120,7 @@ async def resume(visit: Visit) -> Response:
 async def _turn(visit: Visit, verb: str) -> Response:
     """As `dispatcher operators pause` and `resume` do it; a running daemon takes it up at once."""
     desk = visit.desk
-    name = _named(visit, (await seen(visit)).states)
+    name = _named(visit, await seen(visit))
     if name is None:
         return told(visit, "no_operator", 404)
     try:

@@ -77,6 +77,7 @@ async def seen_of(desk: Desk, operator: str | None) -> Seen:
         lambda: minutes.read(database, now - now % QUARTER - DAY + QUARTER, now + QUARTER, operator, QUARTER),
     )
     rows: list[Standing] = await desk.remember(("standings", None), 1.0, lambda: standings(database))
+    # An operator's people see nothing but what is theirs: what is not in here is not there for them.
     states = {row.name: row for row in rows if row.settings is not None and operator in (None, row.name)}
     # On a file nobody beats: who has the row has the file.
     beats = database.engine.dialect.name != "sqlite"

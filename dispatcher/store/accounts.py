@@ -30,6 +30,12 @@ def all_accounts(database: Database) -> list[Account]:
         return [_read(row) for row in connection.execute(select(accounts).order_by(_a.name)).mappings()]
 
 
+def any_account(database: Database) -> bool:
+    """Whether one was ever made."""
+    with database.reading() as connection:
+        return connection.scalar(select(_a.name).limit(1)) is not None
+
+
 def account_named(database: Database, name: str) -> Account | None:
     with database.reading() as connection:
         row = connection.execute(select(accounts).where(_a.name == name)).mappings().first()

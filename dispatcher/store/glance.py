@@ -76,9 +76,7 @@ def _heaps(its: Dialect, status: str, index: str, fresh: str, *, bound: bool) ->
         SELECT lanes.operator,
             (SELECT count(*) FROM (SELECT 1 {lane} LIMIT :most) AS found),
             (SELECT min(d.accepted_at) {lane}),
-            (SELECT count(*) FROM (
-                SELECT {fresh} AS ended {lane} ORDER BY d.accepted_at DESC, d.id DESC LIMIT :most
-            ) AS newest WHERE newest.ended >= :since)
+            {fresh.format(lane=lane)}
         FROM lanes WHERE lanes.operator IS NOT NULL
     """
 
@@ -91,8 +89,11 @@ def _spelled(status: str, index: str, fresh: str) -> dict[bool, Spelled]:
     }
 
 
+_FRESH = """(SELECT count(*) FROM (
+    SELECT d.finished_at AS ended {lane} ORDER BY d.accepted_at DESC, d.id DESC LIMIT :most
+) AS newest WHERE newest.ended >= :since)"""
 _WAITING = _spelled("pending", "log_pending", "0")
-_DEAD = _spelled("dead", "dead", "d.finished_at")
+_DEAD = _spelled("dead", "dead", _FRESH)
 _QUEUE = """
     SELECT w.operator,
         (SELECT min(d.due_at) FROM deliveries d
@@ -131,8 +132,9 @@ def glance(database: Database, since: int, late: int, operator: str | None = Non
     with database.reading() as connection:
         queues = connection.execute((_ONE_QUEUE if bound else _QUEUES).on(connection), {**given, "late": late})
         due = {one[0]: Queue._make(one) for one in queues if one[1] is not None}
-        heaps = [_summed(connection, some[bound], {**given, "since": since}) for some in (_WAITING, _DEAD)]
-        return Glance(heaps[0], heaps[1], due, [Hand._make(one) for one in connection.execute(_CREW)])
+        waiting = _summed(connection, _WAITING[bound], given)
+        dead = _summed(connection, _DEAD[bound], {**given, "since": since})
+        return Glance(waiting, dead, due, [Hand._make(one) for one in connection.execute(_CREW)])
 
 
 def _summed(connection: Connection, statement: Spelled, given: dict[str, Any]) -> dict[str, Heap]:
