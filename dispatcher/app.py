@@ -13,9 +13,10 @@ from dispatcher.clock import Clock
 from dispatcher.config import Config, load_config
 from dispatcher.console import Desk, routes
 from dispatcher.dispatch import Attempts, Dispatch, Lane
+from dispatcher.dispatch.minutes import Minutes
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
-from dispatcher.errors import DispatcherError, StoreUnavailable
+from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
@@ -69,6 +70,7 @@ class Daemon:
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
             self.dispatch.refresh = self._refresh
             self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
+            self.minutes = Minutes(self.dispatch, self.database, self.clock, log)
             self._roster = Roster({}, {}, 0)
             self._enrol(self._load())
         except DispatcherError:
@@ -197,6 +199,8 @@ class Daemon:
                     await pulse.beat()
                     beating = asyncio.create_task(pulse.beating())
                     stack.callback(beating.cancel)
+                writing = asyncio.create_task(self.minutes.writing())
+                stack.callback(writing.cancel)
                 self.log.info("running", web=web, **self._told())
                 await self._tell_head()
                 await self.dispatch.run()
@@ -276,6 +280,8 @@ class Daemon:
 
     async def _leave(self) -> None:
         """All is settled. Where the database is away, the others find out by themselves."""
+        with contextlib.suppress(StoreUnavailable, Refused):
+            await asyncio.to_thread(self.minutes.write_rest)
         with contextlib.suppress(StoreUnavailable):
             await asyncio.to_thread(workers.leave, self.database)
 

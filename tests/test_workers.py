@@ -297,16 +297,16 @@ async def test_workers_share_an_operators_places_and_take_them_back(
     monkeypatch.setattr("dispatcher.dispatch.pulse.BEAT_SECONDS", 0.01)
     gate = Gate()
     async with Two(configuration(tmp_path, concurrency="5"), gate.answer) as (one, other):
-        await soon(lambda: one.dispatch._crew.size == other.dispatch._crew.size == 2)
+        await soon(lambda: one.dispatch.crew.size == other.dispatch.crew.size == 2)
         accept(one.database, *range(20))
         one.database.ring()
         await soon(lambda: gate.waiting["acme"] == 5)
         assert sorted((one.dispatch.in_flight, other.dispatch.in_flight)) == [2, 3]
         other.dispatch.stop()
         gate.open()
-        await soon(lambda: one.dispatch._crew == Crew(1, 0))
+        await soon(lambda: one.dispatch.crew == Crew(1, 0))
         assert gate.most["acme"] == 5
-        assert one.dispatch.lanes["acme"].places(NOW, one.dispatch._crew) >= 4
+        assert one.dispatch.lanes["acme"].places(NOW, one.dispatch.crew) >= 4
 
 
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["ahead", "behind"])

@@ -18,9 +18,10 @@ from dispatcher.dispatch.lane import Change, Lane, Turn
 from dispatcher.dispatch.outage import Outage
 from dispatcher.dispatch.shares import Wish, shares, slow_share
 from dispatcher.errors import Contended, Refused, StoreUnavailable
+from dispatcher.figures import Figures
 from dispatcher.policy import Claim, Outcome, Reason, Rule, Verb, Verdict, judge, judge_interrupted
 from dispatcher.store import corridor, operators
-from dispatcher.store.corridor import Settlement
+from dispatcher.store.corridor import Settlement, Turned
 from dispatcher.store.engine import Database
 from dispatcher.store.workers import Crew
 from dispatcher.telemetry import Log, attempt_line
@@ -66,6 +67,7 @@ class Dispatch:
         self.outage = Outage(log, lambda: len(self._held))
         # What keeps requests from leaving this machine, until one is answered again.
         self.own_fault: str | None = None
+        self.figures = Figures()
         self._database = database
         self._attempts = attempts
         self._clock = clock
@@ -81,7 +83,7 @@ class Dispatch:
         self._rescue_before: int | None = None
         self._stopping = False
         # Those with whom this worker shares the operators' places.
-        self._crew = Crew()
+        self.crew = Crew()
         self._unknown: set[str] = set()
         # What the breakers did and the database does not have yet, in order; why it does not take it, where it refuses.
         self._changes: list[Change] = []
@@ -95,8 +97,8 @@ class Dispatch:
 
     def join(self, crew: Crew) -> None:
         """So many workers are there now: from now on each operator's places are shared by them."""
-        if crew != self._crew:
-            self._crew = crew
+        if crew != self.crew:
+            self.crew = crew
             self.look()
 
     def let_go(self, name: str) -> None:
@@ -232,23 +234,23 @@ class Dispatch:
         if not hungry:
             return []
         if len(self.lanes) == 1:
-            return [(lane, most) for lane in hungry if (most := min(free, lane.places(now, self._crew)))]
+            return [(lane, most) for lane in hungry if (most := min(free, lane.places(now, self.crew)))]
         slow = sum(lane.in_flight for lane in self.lanes.values() if lane.slow(now))
-        wishes = [
-            Wish(lane.in_flight, lane.places(now, self._crew), lane.slow(now), not lane.proven) for lane in hungry
-        ]
+        wishes = [Wish(lane.in_flight, lane.places(now, self.crew), lane.slow(now), not lane.proven) for lane in hungry]
         given = shares(wishes, free, slow_share(self.concurrency) - slow)
         return [(lane, most) for lane, most in zip(hungry, given, strict=True) if most]
 
     async def _turn(self, done: list[Settlement], wanted: list[tuple[Lane, int]]) -> None:
         asked = {lane.operator.name: most for lane, most in wanted}
-        turned = await self.store(corridor.turn, self._database, done, asked, self._clock.now())
-        late = set(map(id, turned.late))
+        turned = await self.store(self._turn_timed, done, asked, self._clock.now())
+        late, now = set(map(id, turned.late)), self._clock.now()
         for settlement in done:
             claim, outcome, verdict, _ = settlement
             self._held.pop((claim.id, claim.token), None)
             tell, name = (self._log.warning, "put_off") if outcome.ours else (self._log.info, "attempt")
-            tell(name, **attempt_line(claim, outcome, verdict, late=id(settlement) in late))
+            too_late = id(settlement) in late
+            self.figures.attempt(now, claim, outcome, verdict, late=too_late)
+            tell(name, **attempt_line(claim, outcome, verdict, late=too_late))
             if verdict.due_at is not None:
                 self._await(verdict.due_at)
         for name in turned.freed & self.lanes.keys():
@@ -265,6 +267,12 @@ class Dispatch:
                 # Nothing more is due; when the next one is, only the store knows.
                 lane.hungry = False
                 self._look = True
+
+    def _turn_timed(self, done: list[Settlement], asked: dict[str, int], now: int) -> Turned:
+        started = time.perf_counter_ns()
+        turned = corridor.turn(self._database, done, asked, now)
+        self.figures.turns.add((time.perf_counter_ns() - started) // 1_000)
+        return turned
 
     def _await(self, due_at: int) -> None:
         if due_at <= self._clock.now():

@@ -28,7 +28,7 @@ from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
 # The newest of the revisions in `migrations`, which tells how to add one.
-REVISION = "0005"
+REVISION = "0006"
 
 metadata = MetaData()
 # SQLite counts rows by itself only where their number is an Integer.
@@ -262,4 +262,20 @@ sessions = Table(
     Column("account", String, ForeignKey("accounts.name"), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
+)
+
+# What came of the attempts of each minute (store/minutes.py): figures that workers add up, not the record. `at`: when
+# it begins. `reason` is "" where there is none. `took`, `late`: sums in µs.
+minutes = Table(
+    "minutes",
+    metadata,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("operator", String, primary_key=True),
+    Column("type", String, primary_key=True),
+    Column("result", String, primary_key=True),
+    Column("reason", String, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("took", BigInteger, nullable=False),
+    Column("late", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
