@@ -254,7 +254,9 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh")])
+    # tests/test_watching.py runs those of its page.
+    watching = (ROOT / "docs" / "watching.md").read_text("utf-8")
+    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh"), *blocks(watching, "sh")])
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
     assert named == set(main.list_commands(None)) - {"demo", "web"}  # type: ignore[arg-type]  # needs no context
