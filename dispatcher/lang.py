@@ -94,6 +94,27 @@ _EN: Words = {
     "why_body_not_json": "the answer is not JSON",
     "why_body_field": "the answer's field does not say success",
     "why_config": "the operator's settings can't make a request of it",
+    "due_now": "due",
+    "oldest": "oldest due",
+    "delivered_hour": "delivered in 1 h",
+    "per_second": "attempts/s",
+    "success": "success",
+    "answer_ms": "ms",
+    "lateness": "late by",
+    "all_of_them": "all",
+    "gone": "gone",
+    "failures": "failures in 5 min",
+    "not_counted": "delivered was not counted: with so many rows it takes time; --exact counts it",
+    "every": "every",
+    "quits": "q: quit",
+    "more": "more operators",
+    "looking": "looking …",
+    "following": "following; Ctrl-C ends it",
+    "store_away": "the store is away, trying again",
+    "store_back": "the store is back",
+    "missed": "some attempts were missed here; the log has them",
+    "drained_at": "through at (in)",
+    "dead_after": "dead after",
     "check": "check",
     "rows": "rows",
     "faults": "faults",
@@ -136,7 +157,6 @@ _EN: Words = {
     "books_unreadable": "lines that can't be read",
     "notification": "notification",
     "preset": "preset",
-    "every": "every",
     "of": "of operators",
     "last": "latest summary",
     "sum_test": "dispatcher: a test of {}, nothing has happened",
@@ -238,6 +258,27 @@ _ZH: Words = {
     "why_body_not_json": "应答不是 JSON",
     "why_body_field": "应答字段不表示成功",
     "why_config": "商户配置无法生成请求",
+    "due_now": "到期",
+    "oldest": "最早到期",
+    "delivered_hour": "一小时内成功",
+    "per_second": "次/秒",
+    "success": "成功率",
+    "answer_ms": "毫秒",
+    "lateness": "延迟",
+    "all_of_them": "合计",
+    "gone": "已移除",
+    "failures": "五分钟内失败",
+    "not_counted": "未统计通知成功数：记录太多，需时较长；用 --exact 统计",
+    "every": "间隔",
+    "quits": "q：退出",
+    "more": "其余商户",
+    "looking": "查询中…",
+    "following": "正在跟踪；Ctrl-C 结束",
+    "store_away": "数据库不可用，正在重试",
+    "store_back": "数据库已恢复",
+    "missed": "此处遗漏了部分通知；日志中有记录",
+    "drained_at": "清空时间（还需）",
+    "dead_after": "中断后失败",
     "check": "检查",
     "rows": "行数",
     "faults": "错误",
@@ -280,7 +321,6 @@ _ZH: Words = {
     "books_unreadable": "无法读取的行",
     "notification": "通知",
     "preset": "预设",
-    "every": "间隔",
     "of": "商户范围",
     "last": "最近汇总",
     "sum_test": "dispatcher：{} 的测试消息，无需处理",
@@ -296,9 +336,14 @@ _ZH: Words = {
 LANGUAGES = ("en", "zh")
 
 
+def language_of(language: str | None) -> str:
+    """The language that is named, or the locale's."""
+    if language is not None:
+        return language
+    locale = next((os.environ[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(name)), "")
+    return "zh" if locale.lower().startswith("zh") else "en"
+
+
 def words(language: str | None) -> Words:
     """The words of a language, or of the locale where none is named."""
-    if language is None:
-        locale = next((os.environ[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(name)), "")
-        language = "zh" if locale.lower().startswith("zh") else "en"
-    return _ZH if language == "zh" else _EN
+    return _ZH if language_of(language) == "zh" else _EN

@@ -117,6 +117,15 @@ class Delays:
         start = ended if self.measured_from == "previous" else anchor
         return max(ended + min(asked, self.retry_after), start + self.delays[failures - 1])
 
+    def given_up(self, failures: int, anchor: int, ended: int) -> int:
+        """When it is dead (µs) if the attempt that ends at `ended` is the `failures`th that fails, and all after it do.
+
+        Each fails as soon as it is due.
+        """
+        while (due := self.next_due(failures, anchor, ended)) is not None:
+            failures, ended = failures + 1, due
+        return ended
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -130,6 +139,10 @@ class Interval:
         """As `Delays.next_due`; a window that ends between two attempts ends it, what was asked for does not."""
         due, end = ended + self.every, anchor + self.window
         return max(due, min(ended + min(asked, self.retry_after), end)) if due <= end else None
+
+    def given_up(self, failures: int, anchor: int, ended: int) -> int:
+        """As `Delays.given_up`; in one step, since a window holds hundreds of attempts."""
+        return ended + max(0, anchor + self.window - ended) // self.every * self.every
 
 
 Schedule = Delays | Interval

@@ -104,7 +104,7 @@ def content(place: Place) -> dict[str, list[tuple[Any, ...]]]:
         rows = {
             name: sorted(map(tuple, connection.execute(select(*table.c))), key=repr)
             for name, table in metadata.tables.items()
-            if name not in ("workers", "locks", "sessions", "minutes")
+            if name not in ("workers", "locks", "sessions", "minutes", "tails", "feed")
         }
     database.close()
     return rows

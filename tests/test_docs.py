@@ -470,7 +470,9 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    pages = (README, API, CONSOLE, KIT, REPLAYS, RECONCILE, NOTIFICATIONS, OPERATIONS, DEPLOY)
+    # tests/test_watching.py runs those of its page.
+    watching = (ROOT / "docs" / "watching.md").read_text("utf-8")
+    pages = (README, API, CONSOLE, KIT, REPLAYS, RECONCILE, NOTIFICATIONS, OPERATIONS, DEPLOY, watching)
     run = "\n".join(block for page in pages for block in blocks(page, "sh"))
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.

@@ -42,7 +42,8 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "__main__",
                 "__init__",
             }
-        ),
+        )
+        | {"explain", "forecast", "stats"},
     ),
 )
 # On these floors the rooms may use one another, though never in a circle; on the others never.

@@ -4,6 +4,7 @@ import functools
 import getpass
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from dispatcher.clock import WallClock, parse_moment, to_datetime
+from dispatcher.clock import WallClock, duration_text, parse_duration, parse_moment, to_datetime
 from dispatcher.config import Config, load_config, load_toml
 from dispatcher.errors import ConfigError, DispatcherError, Fault, Outdated, Refused, Unfit, listed
 from dispatcher.events import printable
@@ -73,6 +74,26 @@ class Moment(click.ParamType[int]):
             return parse_moment(value, WallClock().now())
         except Unfit as unfit:
             self.fail(str(unfit), param, ctx)
+
+
+class Length(click.ParamType[int]):
+    """A length of time on the command line, in µs."""
+
+    name = "duration"
+
+    def __init__(self, least: int = 0) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            length = parse_duration(value) if value != "0" else 0
+        except Unfit as unfit:
+            self.fail(str(unfit), param, ctx)
+        if length < self._least:
+            self.fail(f"{value} is shorter than {duration_text(self._least)}", param, ctx)
+        return length
 
 
 def guarded(command: F) -> F:
@@ -218,6 +239,21 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.pos)
 
         yield tell
+
+
+@contextmanager
+def until_stopped() -> Iterator[None]:
+    """What runs until somebody ends it: Ctrl-C and SIGTERM are no errors, and whatever it holds is given back."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_json(value: object) -> None:

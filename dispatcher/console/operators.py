@@ -1,7 +1,7 @@
 """The operators: all of them, and one with how it goes, what it is set to and what was done to it."""
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.responses import Response
 

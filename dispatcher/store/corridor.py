@@ -15,9 +15,9 @@ from dispatcher.events import Event
 from dispatcher.policy import Claim, Outcome, Verb, Verdict
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database
+from dispatcher.store.feed import has_told, news, tell
 from dispatcher.store.insertion import insert_attempts, insert_new
 from dispatcher.store.line import Line, advance, hold, supersede
-from dispatcher.store.operators import latest_revision
 from dispatcher.store.schema import deliveries
 from dispatcher.store.statements import ADOPT, DECIDED, DELIVER, DUE, LOST, MOVE, RECORD, SURVEY, TAKE, TAKEN
 from dispatcher.store.workers import appear
@@ -164,7 +164,8 @@ def survey(database: Database) -> Survey:
     """What there is to do."""
     with database.reading() as connection:
         earliest = {row[0]: row[1] for row in connection.execute(SURVEY.on(connection))}
-        return Survey(earliest, latest_revision(connection))
+        revision, database.followed_until = news(connection)
+        return Survey(earliest, revision)
 
 
 def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, int], now: int) -> Turned:
@@ -184,6 +185,7 @@ def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, in
         database.in_doubt = token
         raise
     database.in_doubt = None
+    has_told(database, done, now)
     return turned
 
 
@@ -203,6 +205,7 @@ def _turn(
         late = settle(connection, done, now) if done else []
         supersede(connection, _gone(done))
         freed = advance(connection, left)
+        tell(connection, database, done, now)
         taken = _rows(connection, TAKEN, worker=database.worker, token=token) if again else []
         found = [_as_claim(row, row[8], token) for row in taken]
         return Turned(found or _claim(connection, wanted, now, token, database), late, freed)

@@ -63,6 +63,11 @@ class Database:
         self._weather: Callable[[DBAPIError], StoreUnavailable | None] = kind.weather
         self._reading = engine.execution_options(**kind.READING)
         self._kind = kind
+        # Until when somebody follows what this worker does (µs), whether it tells of that, and of how many turns it has
+        # told (store/feed.py).
+        self.followed_until = 0
+        self.tells = False
+        self.told_turns = 0
         # What it said of itself when it was opened.
         self.mark: Mark | None = None
         # Who has opened the vault gives it: without it nothing can be done by hand here.

@@ -28,7 +28,7 @@ from dispatcher.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
 # The newest of the revisions in `migrations`, which tells how to add one.
-REVISION = "0007"
+REVISION = "0008"
 
 metadata = MetaData()
 # SQLite counts rows by itself only where their number is an Integer.
@@ -317,4 +317,22 @@ replays = Table(
     CheckConstraint("state IN ('running', 'paused', 'cancelled', 'done')", name="replay_state_is_known"),
     CheckConstraint("(state IN ('cancelled', 'done')) = (finished_at IS NOT NULL)", name="replay_finished_when_ended"),
     CheckConstraint("pace > 0", name="replay_has_a_pace"),
+)
+
+# Who follows attempts as they happen (store/feed.py), and until when that holds unless it is renewed (µs).
+tails = Table(
+    "tails",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("until", BigInteger, nullable=False),
+)
+# What each turn of a worker settled, while somebody follows: a JSON list of delivery, attempt and its beginning (µs).
+feed = Table(
+    "feed",
+    metadata,
+    Column("worker", BigInteger, primary_key=True, autoincrement=False),
+    Column("n", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("told", Text, nullable=False),
+    sqlite_with_rowid=False,
 )

@@ -7,7 +7,18 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, s
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher.errors import Refused
-from dispatcher.store.schema import attempts, deliveries, journal, locks, metadata, minutes, sessions, workers
+from dispatcher.store.schema import (
+    attempts,
+    deliveries,
+    feed,
+    journal,
+    locks,
+    metadata,
+    minutes,
+    sessions,
+    tails,
+    workers,
+)
 
 # So many rows in one transaction: little is lost when the power goes, and little time with commits.
 PAGE = 20_000
@@ -15,9 +26,9 @@ PAGE = 20_000
 STREAMS = (deliveries, attempts, journal)
 # Of these, what grows while the source leaves.
 GROWING = (deliveries, journal)
-# What is of one database alone: who works on it, what they do one after the other, who is logged in; and what was
-# counted there.
-_ITS_OWN = (workers, locks, sessions, minutes)
+# What is of one database alone: who works on it, what they do one after the other, who is logged in, who follows
+# them; and what was counted there.
+_ITS_OWN = (workers, locks, sessions, tails, feed, minutes)
 # The rest is as much as there are operators.
 WHOLE = tuple(table for table in metadata.sorted_tables if table not in (*STREAMS, *_ITS_OWN))
 
