@@ -236,9 +236,14 @@ _ZH: Words = {
 LANGUAGES = ("en", "zh")
 
 
+def language_of(asked: str | None) -> str:
+    """The language that is asked for, or the locale's."""
+    if asked is not None:
+        return asked
+    locale = next((os.environ[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(name)), "")
+    return "zh" if locale.lower().startswith("zh") else "en"
+
+
 def words(language: str | None) -> Words:
     """The words of a language, or of the locale where none is named."""
-    if language is None:
-        locale = next((os.environ[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(name)), "")
-        language = "zh" if locale.lower().startswith("zh") else "en"
-    return _ZH if language == "zh" else _EN
+    return _ZH if language_of(language) == "zh" else _EN

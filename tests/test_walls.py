@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lang",
                 "rows",
                 "verify",
+                "certify",
                 "reconcile",
                 "outbox",
                 "__main__",
