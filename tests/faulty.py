@@ -158,6 +158,16 @@ class TakesLess(Bent):
         return told.endswith("is missing")
 
 
+class RefusesLarge(Bent):
+    """Its column holds nine digits before the point."""
+
+    @staticmethod
+    def bent(entry: Entry) -> Entry:
+        if any(Decimal(entry.content[name]) > 10**9 for name in PROTOCOLS[entry.type].amounts if name in entry.content):
+            raise Refusal("data: out of range", {PROTOCOLS[entry.type].key: entry.key})
+        return entry
+
+
 class BooksTwice(Faulty):
     def _book(self, desk: Desk, entry: Entry) -> Any:
         said = super()._book(desk, entry)
@@ -227,14 +237,14 @@ class IgnoresToken(Faulty):
     def __init__(self, operators: Sequence[Operator]) -> None:
         super().__init__(operators)
         for desk in self._desks:
-            desk.trust.knows = lambda _request: True  # type: ignore[method-assign]  # the fault
+            desk.trust.knows = lambda request: True  # type: ignore[method-assign]  # the fault
 
 
 class IgnoresSignature(Faulty):
     def __init__(self, operators: Sequence[Operator]) -> None:
         super().__init__(operators)
         for desk in self._desks:
-            desk.trust.objection = lambda _request: None  # type: ignore[method-assign]  # the fault
+            desk.trust.objection = lambda request: None  # type: ignore[method-assign]  # the fault
 
 
 class BooksWhatItRefuses(Faulty):

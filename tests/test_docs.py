@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from dispatcher.certify.checks import CHECKS
 from dispatcher.cli import main
 from dispatcher.config import load_config
 from dispatcher.protocols import PROTOCOLS
@@ -27,6 +28,7 @@ from tests.story import Story, until
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
+CERTIFY = (ROOT / "docs" / "certify.md").read_text("utf-8")
 RECONCILE = (ROOT / "docs" / "reconcile.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
 ORDER = "1234567890123456789"
@@ -259,6 +261,33 @@ def test_the_commands_that_compare_the_books_do_what_their_page_says(tmp_path: P
     assert columns["order_no"] == "订单号"
 
 
+def test_the_commands_that_try_an_operator_do_what_their_page_says(tmp_path: Path) -> None:
+    receiver, certify = commands(blocks(CERTIFY, "sh")[0])
+    with desk(tmp_path) as place:
+        own = re.findall(r"127\.0\.0\.1:\d+", (tmp_path / "config.toml").read_text("utf-8"))[0]
+        place.type(receiver)
+        until(lambda: _listens(own))
+        done = place.type(certify.replace("127.0.0.1:9000", own))
+        assert done is not None
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Nothing failed."), done.stdout + done.stderr
+    assert "FAIL" not in done.stdout
+    assert "<html" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def test_the_page_of_the_checks_names_every_check() -> None:
+    named = {
+        name for cell in re.findall(r"^\| (`[^|]+) \|", CERTIFY, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    }
+    assert named == {check.name for check in CHECKS}
+    assert len(CERTIFY.encode()) < 6_000
+
+
 def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| ([^|]+) \|", API, re.MULTILINE)
     told = {
@@ -270,7 +299,7 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
-    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh"), *blocks(RECONCILE, "sh")])
+    run = "\n".join([*blocks(README, "sh"), *blocks(API, "sh"), *blocks(RECONCILE, "sh"), *blocks(CERTIFY, "sh")])
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.
     assert named == set(main.list_commands(None)) - {"demo", "web"}  # type: ignore[arg-type]  # needs no context

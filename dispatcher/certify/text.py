@@ -20,8 +20,8 @@ RIGHT_FIRST = Text(
 )
 AFTER = Text("not sent: it needs {names}, which failed; mend that first", "未发送：依赖 {names}，该项未通过；请先修正")
 NO_PROOF = Text(
-    "nothing to see: the settings give this message type neither a token nor a signature",
-    "无可检查：该消息类型的设置既无令牌也无签名",
+    "not sent: the operator's settings have nothing of the kind for this message type",
+    "未发送：该商户此消息类型的设置中没有此项",
 )
 UNTOLD = Text(
     "an answer would tell only at an operator that knows its duplicates and refuses other content",

@@ -24,7 +24,7 @@ from dispatcher.clock import WallClock, to_datetime
 from dispatcher.config import Config
 from dispatcher.config.operators import message_url
 from dispatcher.errors import EventError, Refused, Unfit, choices
-from dispatcher.events import bearer_token
+from dispatcher.events import bearer_token, printable
 from dispatcher.lang import language_of
 from dispatcher.operator import Auth, Operator
 from dispatcher.protocols import PROTOCOLS
@@ -94,11 +94,12 @@ def _shown(at: int) -> str:
 
 def _operator(config: Config, name: str) -> Operator:
     """From the file, or from the store where the file has none of that name."""
-    found = config.operators.get(name) or every_operator(config).get(name)
-    if found is None:
-        known = sorted({*config.operators, *every_operator(config)})
-        raise click.UsageError(f"there is no operator {name}; write {choices(known) if known else 'one first'}")
-    return found
+    # The file first: what stands there needs no store at all.
+    known = config.operators if name in config.operators else every_operator(config)
+    if name not in known:
+        mend = f"write {choices(sorted(known))}" if known else "configure one: add [operators.NAME]"
+        raise click.UsageError(f"there is no operator {name}; {mend}")
+    return known[name]
 
 
 def _aimed(operator: Operator, url: str | None, kind: str | None, config: Config) -> Operator:
@@ -232,6 +233,6 @@ def _print(run: "Run", language: str, *, as_json: bool) -> None:
         if finding.result is not Result.NOT_SEEN:
             told += [f"{headings[name]}: {getattr(finding.check, name).said(language)}" for name in ("why", "mend")]
         for line in [*told, *([f"{headings['orders']}: {', '.join(finding.keys)}"] if finding.keys else [])]:
-            click.echo(f"  {line}")
+            click.echo(f"  {printable(line)}")
     verdict = text.FAILED.fill(count=run.failed) if run.failed else text.PASSED
     click.echo(verdict.said(language))
