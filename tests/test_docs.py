@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 import httpx
 import pytest
 
+from dispatcher.certify.checks import CHECKS
 from dispatcher.cli import main
 from dispatcher.config import load_config
 from dispatcher.console.gate import LIMITS
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 KIT = (ROOT / "docs" / "kit.md").read_text("utf-8")
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
+CERTIFY = (ROOT / "docs" / "certify.md").read_text("utf-8")
 RECONCILE = (ROOT / "docs" / "reconcile.md").read_text("utf-8")
 REPLAYS = (ROOT / "docs" / "replays.md").read_text("utf-8")
 SETTINGS = "".join((ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("settings", "notifications"))
@@ -459,6 +461,33 @@ def test_the_page_of_the_console_tells_how_often_one_may_try() -> None:
     assert sorted(map(int, rows)) == sorted(limit.free for limit in LIMITS.values())
 
 
+def test_the_commands_that_try_an_operator_do_what_their_page_says(tmp_path: Path) -> None:
+    receiver, certify = commands(blocks(CERTIFY, "sh")[0])
+    with desk(tmp_path) as place:
+        own = re.findall(r"127\.0\.0\.1:\d+", (tmp_path / "config.toml").read_text("utf-8"))[0]
+        place.type(receiver)
+        until(lambda: _listens(own))
+        done = place.type(certify.replace("127.0.0.1:9000", own))
+        assert done is not None
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Nothing failed."), done.stdout + done.stderr
+    assert "FAIL" not in done.stdout
+    assert "<html" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def test_the_page_of_the_checks_names_every_check() -> None:
+    named = {
+        name for cell in re.findall(r"^\| (`[^|]+) \|", CERTIFY, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    }
+    assert named == {check.name for check in CHECKS}
+    assert len(CERTIFY.encode()) < 6_000
+
+
 def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \| ([^|]+) \|", API, re.MULTILINE)
     told = {
@@ -472,7 +501,7 @@ def test_the_page_of_the_api_names_every_problem_and_its_status() -> None:
 def test_every_command_of_the_readme_is_in_a_block_that_is_run() -> None:
     # tests/test_watching.py runs those of its page.
     watching = (ROOT / "docs" / "watching.md").read_text("utf-8")
-    pages = (README, API, CONSOLE, KIT, REPLAYS, RECONCILE, NOTIFICATIONS, OPERATIONS, DEPLOY, watching)
+    pages = (README, API, CERTIFY, CONSOLE, KIT, REPLAYS, RECONCILE, NOTIFICATIONS, OPERATIONS, DEPLOY, watching)
     run = "\n".join(block for page in pages for block in blocks(page, "sh"))
     named = set(re.findall(r"^(?:KEY=\"\$\()?dispatcher ([a-z]+)", run, re.MULTILINE))
     # `web` is what `run` serves, without the worker; tests/test_web.py runs it.

@@ -295,6 +295,10 @@ def test_nothing_that_comes_out_of_a_whole_day_has_a_secret_in_it(tmp_path: Path
             assert watch.call(*made, *hidden, stdin="\n".join(secrets) + "\n")[0] == 0
             assert watch.call(*made, f"token={canary('token')}")[0] == 2
             assert watch.call(*made, "headers.X=1", f"crypto={{key='{canary('key', 16)}'}}")[0] == 2
+            for operator in ("acme", "coin", "dime"):
+                assert watch.call("certify", operator, "--yes-test-orders", "-c", str(config))[0] == 1
+            tried = ["certify", "bolt", "--yes-test-orders", "--token-file", "-", "-o", str(folder / "report.html")]
+            assert watch.call(*tried, "--json", "-c", str(config), stdin=canaries.players_token)[0] == 1
             run_daemon(story, watch, folder)
             for words in queries(config):
                 watch.call(*words)
@@ -308,6 +312,7 @@ def test_nothing_that_comes_out_of_a_whole_day_has_a_secret_in_it(tmp_path: Path
             "config.toml": 0,
             "dispatcher.db": 0,
             "copy.db": 0,
+            "report.html": 0o044,
             # The number of a process.
             **dict.fromkeys(("dispatcher.db-worker", "copy.db-worker"), 0o044),
         }

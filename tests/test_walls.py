@@ -36,6 +36,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "rows",
                 "sheet",
                 "verify",
+                "certify",
                 "reconcile",
                 "kit",
                 "outbox",

@@ -29,6 +29,7 @@ _COMMANDS = {
     "audit": "prove the books: deliveries, attempts, and the journal of what was done by hand",
     "reencrypt": "lock every stored secret under the current master key",
     "check": "configuration, database and keys; starts nothing",
+    "certify": "an operator's endpoint tried with test orders, and what its answers prove",
     "verify": "what a key, an IV and a ciphertext make of each other, in every reading",
     "kit": "an operator's integration kit: document, test vectors, receivers in six languages",
     "receiver": "the demo operator, with faults on demand",

@@ -123,7 +123,7 @@ def _terms(
     own = table.table(protocol.name)
     if own.raw and protocol not in wanted:
         table.warn(protocol.name, f"says how, and there is no {protocol.url}", f"write {protocol.url}, or leave it out")
-    url = table.read(protocol.url, None, lambda value: _url(value, protocol, defaults))
+    url = table.read(protocol.url, None, lambda value: message_url(value, protocol, defaults.allow))
     layers = (protocol.defaults, preset.get(protocol.name, {}), _general(protocol, table.raw, preset, wanted), own.raw)
     terms = Terms(
         url=url,
@@ -138,8 +138,9 @@ def _terms(
     return terms
 
 
-def _url(value: Any, protocol: Protocol, defaults: Defaults) -> str:
-    url = operator_url(value, defaults.allow)
+def message_url(value: Any, protocol: Protocol, allow: tuple[Network, ...]) -> str:
+    """Where messages of this type are posted to, from the setting that says so. Raises Unfit."""
+    url = operator_url(value, allow)
     if protocol.path and "?" in url:
         raise Unfit("has a query", f"leave it out: {protocol.path} is added at the end")
     return url.rstrip("/") + protocol.path if protocol.path else url

@@ -97,7 +97,7 @@ class Attempts:
         operator = lane.operator
         form = lane.forms.get(claim.type)
         if form is None:
-            form = lane.forms[claim.type] = _form(lane, claim.type)
+            form = lane.forms[claim.type] = form_of(lane, claim.type)
         terms = form.terms
         assert terms.url is not None
         body = form.body(operator, claim, form.seal, now)
@@ -162,8 +162,8 @@ def _since(started: int) -> int:
     return (time.perf_counter_ns() - started) // 1_000
 
 
-def _form(lane: Lane, kind: str) -> Form:
-    """Raises Unfit where the operator takes no such message."""
+def form_of(lane: Lane, kind: str) -> Form:
+    """As the operator's settings want it. Raises Unfit where the operator takes no such message."""
     operator, terms = lane.operator, lane.operator.terms.get(kind, UNKNOWN)
     if terms.url is None:
         raise Unfit(

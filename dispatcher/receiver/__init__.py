@@ -1,7 +1,8 @@
 """The demo operator: a real HTTP server that plays operators as wire-contract.md describes them, faults included.
 
-It judges as a strict operator would: exactly the fields of the contract, each message booked once. Its books are in
-memory. What it refuses it names, and never shows: no token, no key, nothing that came encrypted.
+It judges as a careful operator would: every field of the contract as agreed, fields that it does not know ignored, each
+message booked once. Its books are in memory. What it refuses it names, and never shows: no token, no key, nothing that
+came encrypted.
 
 | | `notice` | `settle` |
 |---|---|---|

@@ -43,14 +43,14 @@ class Entry:
 
 
 def agreed(raw: bytes, fields: Sequence[Field], where: str) -> dict[str, Any]:
-    """Exactly these fields. Raises Refusal, which names the others and shows nothing."""
+    """These fields, whatever else is there: a later version may send more. Raises Refusal, which shows no value."""
     try:
-        values, faults = collect_fields(parse_json(raw), fields, ())
+        given = parse_json(raw)
     except Unfit as unfit:
         raise Refusal(f"{where} {unfit.fault}") from None
+    values, faults = collect_fields(given, fields, tuple(given))
     if faults:
         # The other faults quote the value.
-        plain = ("is missing", "is not known")
-        told = [f"{one.where} {one.fault if one.fault in plain else 'is not as agreed'}" for one in faults]
+        told = [f"{one.where} {one.fault if one.fault == 'is missing' else 'is not as agreed'}" for one in faults]
         raise Refusal(f"{where}: {', '.join(told)}", values)
     return values

@@ -12,6 +12,7 @@ from dispatcher.wire.post import (
     json_headers,
     reach,
 )
+from dispatcher.wire.probes import LookingTransport, SlowTransport
 from dispatcher.wire.request import Headers, Request
 from dispatcher.wire.resolver import Resolver
 from dispatcher.wire.transport import PinnedTransport
@@ -20,10 +21,12 @@ __all__ = [
     "MAX_RESPONSE_BYTES",
     "Grant",
     "Headers",
+    "LookingTransport",
     "NoToken",
     "PinnedTransport",
     "Request",
     "Resolver",
+    "SlowTransport",
     "Transport",
     "Wire",
     "build_request",

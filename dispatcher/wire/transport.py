@@ -53,6 +53,8 @@ class PinnedTransport:
     `context`: what encrypted connections trust and show; None for the system's authorities and no certificate.
     """
 
+    method = b"POST"
+
     def __init__(
         self,
         resolver: Resolver,
@@ -136,7 +138,7 @@ class PinnedTransport:
             if not may_call(address, self._allow):
                 raise BlockedAddress(f"{host} is {address}, which is not public and not in egress.allow")
         place = (host, port, _next(addresses, self._routes.get(text)))
-        start = b"POST %s HTTP/1.1\r\nHost: %s\r\n" % (url.raw_path, url.netloc)
+        start = b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (self.method, url.raw_path, url.netloc)
         route = self._routes[text] = _Route(place, encrypted, start, until, self._idle.setdefault(place, []))
         return route
 
@@ -164,7 +166,7 @@ class PinnedTransport:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    Connection,
+                    self.fresh,
                     str(address),
                     port,
                     ssl=self._context() if route.encrypted else None,
@@ -178,6 +180,10 @@ class PinnedTransport:
             raise TlsFailure(told) from None
         except OSError as error:
             raise _not_connected(route, error) from None
+
+    def fresh(self) -> Connection:
+        """A connection that is about to be made."""
+        return Connection()
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
