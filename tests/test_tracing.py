@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -113,11 +114,14 @@ async def test_an_operator_is_told_the_trace_where_it_wants_that_and_no_other_is
         await at.idle()
         assert "traceparent" not in at.request().headers
     (tmp_path / "other").mkdir()
-    async with Bench(configuration(tmp_path / "other"), MovedClock()) as at:
+    # Each of whose requests has headers of its own as well.
+    signed = configuration(tmp_path / "other", signature=f'{{ secret = "whsec_{b64encode(bytes(32)).decode()}" }}')
+    async with Bench(signed, MovedClock()) as at:
         at.acme.mock(return_value=OK)
         at.dispatch.traces = traces
         await at.send(1)
         await at.idle()
+        assert "webhook-signature" in at.request().headers
         assert "traceparent" not in at.request().headers
         at.dispatch.traces = None
 
