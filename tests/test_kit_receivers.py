@@ -343,3 +343,25 @@ def test_in_php_one_process_at_a_time_has_the_books(tmp_path: Path) -> None:
             fcntl.flock(held, fcntl.LOCK_UN)
             assert post.result(60).status_code == 200
         assert books.read_text("utf-8").count("\n") == 1
+
+
+def test_the_documents_curl_line_posts_a_vector_that_is_booked(tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed here")
+    folder = write_kit(tmp_path / "kit", **SHAPES["minted, in hex"], signature={"secret": WEBHOOK})
+    vectors = json.loads((folder / "vectors.json").read_text("utf-8"))
+    text = (folder / "integration.md").read_text("utf-8")
+    assert "`CALLBACK_CLOCK=1767225600`" in text
+    lines = re.findall(r"```sh\n(curl .*?)```", text, re.DOTALL)
+    assert len(lines) == 4
+    with Story(tmp_path) as story:
+        listen = f"127.0.0.1:{story.port()}"
+        settings = {**vectors["settings"], "CALLBACK_CLOCK": str(vectors["now"])}
+        with serving("Python", folder, listen, settings):
+            for line, became in zip(lines, ("booked", "booked", "duplicate", "duplicate"), strict=True):
+                posted = line.replace("https://acme.example", f"http://{listen}")
+                done = subprocess.run(
+                    ["bash", "-c", posted], cwd=folder, capture_output=True, text=True, timeout=60, check=True
+                )
+                assert done.stdout.startswith("HTTP/1.1 200"), done.stdout
+                assert (folder / "receiver.log").read_text("utf-8").splitlines()[-1].startswith(f"{became}: ")
