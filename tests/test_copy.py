@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select, text
 
+from dispatcher.account import Account, Role
 from dispatcher.apikey import ApiKey, Scope
 from dispatcher.cli import main
 from dispatcher.clock import MINUTE
@@ -23,6 +24,7 @@ from dispatcher.place import Place, Server
 from dispatcher.policy import Reason
 from dispatcher.store import copy as procedure
 from dispatcher.store import ledger, operators, quiet, replays, transfer, workers
+from dispatcher.store.accounts import create_account
 from dispatcher.store.copy import Copied, Different, abandon, copy, open_side
 from dispatcher.store.corridor import Fate
 from dispatcher.store.engine import open_database
@@ -91,6 +93,7 @@ def varied(place: Place) -> None:
         ledger.replay(database, gone[1:2], "me", NOW)
         replays.make(database, replays.Which(since=0), 7, "me", "商户恢复", NOW + 501 * MINUTE)
     create_key(database, ApiKey("0123456789ab", "game-server", bytes(32), frozenset(Scope), "acme", 7, NOW), "me")
+    create_account(database, Account("li.wei", Role.OPERATOR, "acme", "as scrypt made it", NOW, NOW), "me")
     with database.writing() as connection:
         # Who worked here is gone, and nobody has said so.
         assert connection.execute(text("UPDATE workers SET seen_at = 1")).rowcount == 1
