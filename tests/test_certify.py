@@ -486,6 +486,8 @@ def test_a_failure_is_a_table_with_what_to_change_and_status_1(desk: Desk) -> No
         (["acme", "--field", "total_win=1"], "--field total_win: is not to be set; known here: uid, business"),
         (["acme", "--field", "order_no=1"], "--field order_no: is not to be set"),
         (["acme", "--field", "game_id=x"], "game_id: x is not a whole number"),
+        (["acme", "--field", "game_id=" + "9" * 5_000], "game_id: "),
+        (["acme", "--field", "uid=\u200b"], "uid: "),
         (["bolt"], "give --token-file"),
         (["bolt", "--token-file", "nowhere"], "--token-file can't be read"),
         (["bolt", "--token-file", "-"], "--token-file is not a token"),
