@@ -166,6 +166,29 @@ async def test_by_the_answers_alone_this_is_found_and_no_more(kind: type[Faulty]
     assert results(await certify(kind, type_, looks=False))["fail"] == wrong
 
 
+ONCE = {"again", "two_at_once", "non_ascii"}
+DIGITS = {"large_amount", "four_decimals", "long_number"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("kind", "type_", "unseen"),
+    [
+        (Faulty, N, ONCE),
+        (Faulty, S, ONCE | {"refreshed_ts", "late"}),
+        (faults.TakesOtherContent, N, ONCE | DIGITS),
+        (faults.DuplicatesGet500, N, ONCE - {"again"} | DIGITS),
+    ],
+)
+async def test_what_no_answer_shows_is_called_not_seen_and_says_where_to_look(
+    kind: type[Faulty], type_: str, unseen: set[str]
+) -> None:
+    found = await certify(kind, type_, looks=False, more=SIGNED)
+    assert results(found)["not_seen"] == unseen
+    assert all(found[name].notes for name in unseen)
+    assert {name for name, one in found.items() if "dispatcher reconcile" in str(one.notes)} <= unseen
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("more", [MINTED, OAUTH2])
 async def test_the_bundled_receiver_passes_with_every_proof_that_it_can_know(more: str) -> None:
