@@ -1,6 +1,7 @@
 """The test orders: whole events, accepted and frozen as any other, with numbers that nobody takes for real ones."""
 
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -25,6 +26,7 @@ _OF_TYPE = {"notice": 0, "settle": 50_000}
 SPACING = 2_048
 FLOAT_STEP = 1_024
 
+_NUMBER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _FOREIGN = "Spin投入·測試 Größe 🎰"
 _LOST = _FOREIGN.encode("ascii", "replace").decode()
 
@@ -136,4 +138,4 @@ def _read(kind: str, more: Mapping[str, str]) -> dict[str, Any]:
     ]:
         raise EventError(faults)
     whole = {one.name for one in protocol.fields if schema_of(one.read).get("type") == "integer"}
-    return {name: int(text) if name in whole and text.isdecimal() else text for name, text in more.items()}
+    return {name: int(text) if name in whole and _NUMBER.fullmatch(text) else text for name, text in more.items()}

@@ -19,7 +19,7 @@ th,td{text-align:left;vertical-align:top;padding:.45rem .6rem;border-bottom:1px 
 td:nth-child(2){white-space:nowrap;font-weight:600}
 .fail td:nth-child(2){color:#a3120b}.pass td:nth-child(2){color:#0b6b2e}.warning td:nth-child(2){color:#8a4b00}
 .not_seen td:nth-child(2){color:#4a5568}
-small{color:#4a5568}
+small{color:#4a5568}td:first-child small{white-space:nowrap}
 @media print{body{margin:0;max-width:none}tr{break-inside:avoid}}
 """
 
@@ -109,6 +109,6 @@ def _row(finding: Finding, language: str) -> str:
         escape(check.expected.said(language)),
         f"{escape(finding.came(language))}{notes}{keys}",
         escape(check.why.said(language)),
-        "" if finding.result is Result.PASS else escape(check.mend.said(language)),
+        escape(check.mend.said(language)) if finding.result in (Result.FAIL, Result.WARNING) else "",
     )
     return f'<tr class="{finding.result}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'

@@ -71,7 +71,9 @@ RECOGNISED = Text(
     "所有测试单号均以 {prefix} 开头、共 19 位；玩家为 {uid}。",
 )
 LEGEND = Text(
-    "Pass, fail and warning say what the answers prove. Not seen: the answers were right, and what happened behind "
-    "them can't be seen from outside; look into your books for the order numbers given.",
-    "“通过”“不通过”“警告”均以应答为据。“外部不可见”：应答无误，但内部是否正确无法从外部判断；请按所列单号核对账目。",
+    "Pass, fail and warning say what the answers prove. Not seen: the answers were right, and what is behind them "
+    "can't be seen from outside, so look into your books for the order numbers given; or the check was not made, and "
+    "says why.",
+    "“通过”“不通过”“警告”均以应答为据。“外部不可见”：应答无误，但内部是否正确无法从外部判断，请按所列单号核对账目；"
+    "或该项未执行，原因见该行。",
 )

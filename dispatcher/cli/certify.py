@@ -81,9 +81,9 @@ def command(
     orders = {one: _orders(operator, one, started, _fields(fields, kinds)[one], token) for one in kinds}
     language = language_of(lang)
     run = asyncio.run(_certify(operator, orders, received, config, agreed=agreed, at=_shown(started)))
+    _print(run, language, as_json=as_json)
     if output is not None:
         _write(output, run, language)
-    _print(run, language, as_json=as_json)
     if run.failed:
         sys.exit(1)
 
@@ -126,7 +126,7 @@ def _aimed(operator: Operator, url: str | None, kind: str | None, config: Config
 
 
 def _token(operator: Operator, file: str | None) -> Secret | None:
-    """The player's token; its file's name is all that is ever said of it."""
+    """The player's token; nothing of it is ever said."""
     wanted = [one for one, terms in operator.terms.items() if terms.url and terms.auth is Auth.PER_EVENT]
     if file is None:
         if wanted:
@@ -135,10 +135,11 @@ def _token(operator: Operator, file: str | None) -> Secret | None:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
         return Secret(bearer_token(text.strip()))
-    except (OSError, UnicodeDecodeError):
-        raise click.UsageError("--token-file can't be read; name a file with the token, or -") from None
     except Unfit as unfit:
         raise click.UsageError(f"--token-file {unfit}") from None
+    except (OSError, ValueError):
+        # Not its name: who mixes it up with the token has written the token there.
+        raise click.UsageError("--token-file can't be read; name a file with the token, or -") from None
 
 
 def _fields(texts: Sequence[str], kinds: Sequence[str]) -> Mapping[str, dict[str, str]]:
