@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,27 @@ from dispatcher import __version__
 from dispatcher.broom import SWEEP_SECONDS, Broom
 from dispatcher.clock import SECOND, Clock, duration_text
 from dispatcher.config import Config, load_config
-from dispatcher.console import Desk, routes
 from dispatcher.dispatch import Attempts, Dispatch, Lane
 from dispatcher.dispatch.lane import REMEMBERED
 from dispatcher.dispatch.minutes import Minutes
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
 from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
+from dispatcher.frontage import Frontage
 from dispatcher.health import Health
-from dispatcher.metrics import Exposition
 from dispatcher.operator import NOTIFY
 from dispatcher.pacer import LOOK_SECONDS, Pacer
-from dispatcher.protocols import PROTOCOLS
 from dispatcher.roster import Member, Roster, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
 from dispatcher.store import journal, operators, workers
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.line import let_dead_leave
-from dispatcher.summaries import ROUND_SECONDS, Failing, Summaries
+from dispatcher.summaries import ROUND_SECONDS, Summaries
 from dispatcher.supervisor import Supervisor
 from dispatcher.telemetry import Log
 from dispatcher.tls import tls_context
 from dispatcher.tracing import open_traces
-from dispatcher.web import Api, application, bind, metrics_route, served, serving
 from dispatcher.wire import Grant, PinnedTransport, Resolver, Transport, Wire
 
 # What is done by hand is in the log so soon at the latest.
@@ -86,16 +84,15 @@ class Daemon:
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
             self.dispatch.refresh = self._refresh
-            self.health = Health(self.dispatch, self.rounds, lambda: self._roster.faults)
+            self.health = Health(self.dispatch, self.rounds, lambda: self._roster)
             self.dispatch.traces = open_traces(config.traces, __version__, self._traces_tell)
             self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
             self.minutes = Minutes(self.dispatch, self.database, self.clock, log)
             self.pacer = Pacer(self.dispatch.store, self.database, self.clock, log)
-            self.summaries = Summaries(
-                self.dispatch.store, self.database, self.clock, log, self._failing, lambda: self._roster.notifications
-            )
+            told_of = (self.health.failing, lambda: self._roster.notifications)
+            self.summaries = Summaries(self.dispatch.store, self.database, self.clock, log, *told_of)
             self.summaries.keep, self.summaries.console = config.retention, config.web.url
-            self._roster = Roster({}, {}, 0)
+            self._roster: Roster = Roster({}, {}, 0)
             self._closings: dict[str, list[operators.Closing]] = {}
             self._enrol(self._load())
         except DispatcherError:
@@ -163,7 +160,6 @@ class Daemon:
             if told:
                 self.log.info("operator_changed", operator=name, **told)
         self.dispatch.lanes, self._roster, self.dispatch.revision = lanes, roster, roster.revision
-        self._operators = roster.operators
         self.dispatch.unfit = roster.faults.keys()
         if roster.notifications and not self.summaries.begun:
             # Whoever tells nobody anything pays for no round.
@@ -247,8 +243,9 @@ class Daemon:
                 self.log.info("running", **web, **self._told())
                 self.supervisor.ready()
                 if self.supervisor.listens:
-                    self.rounds.every(SIGN_SECONDS, "supervisor", self._show_life)
-                    self._show_life()
+                    show = partial(self.health.show_life, self.supervisor)
+                    self.rounds.every(SIGN_SECONDS, "supervisor", show)
+                    show()
                 await self._tell_head()
                 await self.dispatch.run()
             await self._leave()
@@ -258,22 +255,6 @@ class Daemon:
 
     def not_ready(self) -> dict[str, str]:
         return self.health.not_ready()
-
-    def _failing(self) -> dict[str, Failing]:
-        """The operators of which this worker has seen no success lately, or whom the breaker holds."""
-        found = {}
-        for name in self._roster.operators:
-            lane, held_at = self.dispatch.lanes[name], self._roster.members[name].standing.held_at
-            if lane.failures or held_at is not None:
-                found[name] = Failing(lane.failures, lane.failing_since, held_at)
-        return found
-
-    def _show_life(self) -> None:
-        """Only while the claim loop goes round, or waits for a store that is away and asks for it again and again."""
-        self.supervisor.alive(max(self.dispatch.turned_at, self.dispatch.outage.tried_at))
-        faults = self.not_ready()
-        told = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
-        self.supervisor.status(told or f"delivering for {len(self._roster.operators)} operators")
 
     def _rescue(self) -> None:
         self.dispatch.rescue_soon(self.clock.now() - self.config.lease)
@@ -298,27 +279,20 @@ class Daemon:
         if self.config.listen is None:
             yield {"web": "off", "paths": []}
             return
-        bound = bind(self.config.listen)
-        web = self.config.web
-        figures = self.dispatch.figures
-        api = Api(
+        front = Frontage(
             self.database,
             self.clock,
-            web,
-            lambda: self._operators,
+            self.config.web,
+            lambda: self._roster,
             self._vault.lock,
             self.log,
-            figures=figures,
-            traces=self.dispatch.traces,
+            self.health,
+            self.dispatch.figures,
+            self.dispatch.traces,
         )
-        self.health.api = api
-        desk = Desk(self.database, self.clock, api.ask, lambda: self._roster, self.not_ready, self.log)
-        exposition = Exposition(figures, self.database, self.clock, PROTOCOLS, self.health.state, self.log)
-        pages = [*routes(desk), *metrics_route(exposition.scrape, api.doorman, web.metrics)]
-        app = application(self.not_ready, api, pages, self.health.checks)
-        with contextlib.closing(exposition):
-            async with api.working(), serving(bound, app, web) as url:
-                yield {"web": url, "paths": served(app)}
+        self.health.api = front.api
+        async with front.open() as url:
+            yield {"web": url, "paths": front.paths}
 
     def _obey_signals(self) -> None:
         loop = asyncio.get_running_loop()

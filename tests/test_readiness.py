@@ -152,5 +152,5 @@ def test_the_web_alone_is_not_ready_where_its_store_has_not_answered_for_long(tm
     assert (front.not_ready(), front.checks()["database"]) == ({}, "it answered 0.0 s ago")
     front._seen_at -= web.STUCK_SECONDS + 1
     assert front.not_ready() == {"database": "it has not answered for 16 s"}
-    assert not front._state().checks["database"]
+    assert not front.state().checks["database"]
     database.close()

@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "web",
                 "console",
                 "metrics",
+                "frontage",
                 "health",
                 "cli",
                 "rows",

@@ -13,17 +13,16 @@ import click
 from dispatcher import __version__
 from dispatcher.cli.common import actor, config_option, guarded, read_configuration
 from dispatcher.config import Config, LogFormat
-from dispatcher.console import Desk, routes
 from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
-from dispatcher.metrics import Exposition, State
-from dispatcher.protocols import PROTOCOLS
+from dispatcher.frontage import Frontage
+from dispatcher.metrics import State
 from dispatcher.roster import Roster, load, open_vault, provision
 from dispatcher.store import journal
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.operators import latest_revision
 from dispatcher.telemetry import Log
 from dispatcher.tracing import open_traces
-from dispatcher.web import Api, application, bind, metrics_route, serving
+from dispatcher.web import Api
 
 # How often it is looked whether somebody has changed an operator, and what time it is at the server.
 LOOK_SECONDS = 1.0
@@ -84,7 +83,6 @@ class Front:
             revision = latest_revision(connection)
         if revision != self._roster.revision:
             self._roster = load(self._database, self._vault, self._config, self._roster.members)
-            self._operators = self._roster.operators
             for name, fault in self._roster.faults.items():
                 self._log.error("operator_unfit", operator=name, faults=fault.splitlines(), mend="its events wait")
 
@@ -114,43 +112,37 @@ class Front:
     def _unseen(self) -> float:
         return time.monotonic() - self._seen_at
 
-    def _state(self) -> State:
+    def state(self) -> State:
         faults = {name.partition(" ")[0].replace("operator", "operators") for name in self.not_ready()}
         return State({name: name not in faults for name in self.checks()})
 
     async def serve(self) -> None:
         """Until SIGTERM or SIGINT."""
         config, ended = self._config, asyncio.Event()
-        assert config.listen is not None
-        bound = bind(config.listen)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
         # There is nothing to reload; by default it would end the process.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         traces = open_traces(config.traces, __version__, lambda told: self._log.warning("traces_not_sent", told=told))
-        api = Api(
+        front = Frontage(
             self._database,
             self._clock,
             config.web,
-            lambda: self._operators,
+            lambda: self._roster,
             self._vault.lock,
             self._log,
+            self,
             traces=traces,
         )
-        self._api = api
+        self._api = front.api
         looking = asyncio.create_task(self._looking())
-        desk = Desk(self._database, self._clock, api.ask, lambda: self._roster, self.not_ready, self._log)
-        exposition = Exposition(api.figures, self._database, self._clock, PROTOCOLS, self._state, self._log)
-        pages = [*routes(desk), *metrics_route(exposition.scrape, api.doorman, config.web.metrics)]
-        app = application(self.not_ready, api, pages, self.checks)
-        async with api.working(), serving(bound, app, config.web) as url:
-            told = {"database": str(config.database), "operators": len(self._operators)}
+        async with front.open() as url:
+            told = {"database": str(config.database), "operators": len(self._roster.operators)}
             self._log.info("serving", web=url, worker=False, **told)
             await ended.wait()
         looking.cancel()
-        exposition.close()
         if traces is not None:
             traces.close()
         with suppress(StoreUnavailable, Refused):
-            await api.doorman.note()
+            await front.api.doorman.note()
         self._log.info("stopped")
