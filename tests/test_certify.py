@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from decimal import Decimal
 from html import escape
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,7 +20,7 @@ from dispatcher.certify.books import Books
 from dispatcher.certify.check import Flaw, Result
 from dispatcher.certify.checks import CHECKS, checks_of
 from dispatcher.certify.letters import Sender
-from dispatcher.certify.orders import PREFIX, Content, Orders
+from dispatcher.certify.orders import FLOAT_STEP, PREFIX, Content, Orders
 from dispatcher.certify.report import Run, page
 from dispatcher.certify.suite import Answered, Finding, Plan, Suite
 from dispatcher.certify.text import Text
@@ -150,8 +151,11 @@ async def test_each_fault_fails_on_exactly_its_point(kind: type[Faulty], type_: 
         (faults.FloatNumbers, N, {"long_number"}),
         (faults.FloatNumbers, S, {"long_number"}),
         (faults.FloatAmounts, N, {"large_amount"}),
+        (faults.FloatAmounts, S, {"large_amount"}),
+        (faults.TwoPlaces, N, {"four_decimals"}),
         (faults.TwoPlaces, S, {"four_decimals"}),
         (faults.QuestionMarks, N, {"non_ascii"}),
+        (faults.QuestionMarks, S, {"non_ascii"}),
         (faults.IgnoresToken, N, {"wrong_token"}),
         (faults.TsIsContent, S, {"refreshed_ts"}),
         (faults.BooksWhatItRefuses, N, {"tampered", "missing_field"}),
@@ -251,6 +255,28 @@ async def test_a_list_that_can_not_be_read_leaves_unseen_what_answers_do_not_sho
     assert "--received could not be read" in found["again"].notes[-1].en
 
 
+@pytest.mark.anyio
+async def test_a_list_with_numbers_is_read_digit_by_digit() -> None:
+    rows = b'[{"order_no":"7","total_win":99999999999999.99},{"order_no":"8","total_win":1}]'
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /?a=b&order_no=7 HTTP/1.1\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(rows), rows))
+        await writer.drain()
+        writer.close()
+
+    server, config = await asyncio.start_server(serve, "127.0.0.1", 0), configured()
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/?a=b"
+        books = Books(url, config.operators["acme"], N, config.allow)
+        found = await books.bookings("7")
+        await books.aclose()
+    assert [row["total_win"] for row in found] == [Decimal("99999999999999.99")]
+    assert books.faults("7", {"total_win": "99999999999999.99"}, found) == []
+    (wrong,) = books.faults("7", {"total_win": "99999999999999.98"}, found)
+    assert wrong.en == "7: total_win was sent as 99999999999999.98 and booked as 99999999999999.99"
+
+
 # What is sent
 
 
@@ -346,7 +372,8 @@ def test_order_numbers_are_recognised_and_stay_apart_even_as_floats(type_: str) 
         assert all(len(str(one)) == 19 and str(one).startswith(PREFIX) and one < 2**63 for one in found.values())
         assert float(found["long"]) == float(found.pop("long+1"))
         assert len({float(one) for one in found.values()}) == len(found)
-        assert all(int(float(one)) != one for one in found.values())
+        # Just beside what a float can say: so it is rounded, its neighbour to the same, and neither upwards.
+        assert {one % FLOAT_STEP for one in found.values()} == {3}
         assert max(found.values()) < min(numbers(second + 1).values())
         assert not {*found.values()} & {*numbers(second, N if type_ == S else S).values()}
 
