@@ -492,7 +492,7 @@ async def test_a_bug_within_an_attempt_is_settled_as_doubtful_and_the_worker_liv
         at.acme.mock(return_value=OK)
         with monkeypatch.context() as patch:
             if place == "body":
-                patch.setattr(attempt, "PROTOCOLS", {"notice": PROTOCOLS["notice"]._replace(body=broken)})
+                patch.setattr(attempt, "SPOKEN", {"notice": PROTOCOLS["notice"]._replace(body=broken)})
             elif place == "seal":
                 patch.setattr("dispatcher.seal.Seal.seal", broken)
             elif place == "request":

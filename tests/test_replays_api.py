@@ -142,8 +142,9 @@ async def test_a_bound_keys_jobs_are_about_its_operator(at: Served) -> None:
 
 
 async def test_what_keeps_a_job_from_being_noted_is_no_fault_of_the_request(at: Served) -> None:
+    key = at.key(Scope.ADMIN)
     at.database.notary = None
-    answer = await at.post("/v1/replays", at.key(Scope.ADMIN), GOOD)
+    answer = await at.post("/v1/replays", key, GOOD)
     assert is_problem(answer, Kind.BROKEN)
     assert replays.all_of(at.database) == []
     assert row(at.database, 1).finished_at == NOW

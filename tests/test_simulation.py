@@ -247,8 +247,8 @@ def old_key(plant: Plant) -> None:
 def wrong_version(plant: Plant) -> None:
     real = attempt.Attempts.make
 
-    async def make(self: Any, lane: Lane, claim: Any) -> Outcome:
-        outcome = await real(self, lane, claim)
+    async def make(self: Any, lane: Lane, claim: Any, *more: Any) -> Outcome:
+        outcome = await real(self, lane, claim, *more)
         return outcome._replace(key_version=lane.key_version and 1)
 
     plant.setattr(attempt.Attempts, "make", make)
@@ -301,7 +301,7 @@ def a_bug(plant: Plant) -> None:
 
 
 def sends_nothing(plant: Plant) -> None:
-    async def make(self: Any, _lane: Lane, _claim: Any) -> Outcome:
+    async def make(self: Any, _lane: Lane, _claim: Any, *_more: Any) -> Outcome:
         now = self._clock.now()
         return Outcome(now, now, 0, 500)
 

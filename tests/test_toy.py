@@ -12,7 +12,7 @@ from dispatcher.clock import SECOND
 from dispatcher.config import load_config
 from dispatcher.errors import EventError
 from dispatcher.policy import Delays, Rule
-from dispatcher.protocols import PROTOCOLS
+from dispatcher.protocols import PROTOCOLS, SPOKEN
 from dispatcher.store import corridor
 from tests import toy
 from tests.ground import NOW, faults_of, lock, notice
@@ -31,7 +31,8 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def _spoken(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the name in `dispatcher/protocols/__init__.py` does."""
-    monkeypatch.setitem(cast(dict[str, Any], PROTOCOLS), "jackpot", toy.PROTOCOL)
+    for known in (PROTOCOLS, SPOKEN):
+        monkeypatch.setitem(cast(dict[str, Any], known), "jackpot", toy.PROTOCOL)
 
 
 def configured(folder: Path, **lines: str) -> Path:
