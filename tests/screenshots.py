@@ -21,13 +21,22 @@ from tests.stores import open_store
 SIZE = (1280, 800)
 FIRST = 1_790_000_000_123_456_000
 DOUBTFUL = str(FIRST)
-# What each is called, which page it is, in which light and language.
-PICTURES = (
-    ("flow.png", "/console/flow?operator=acme", False, "en-GB"),
-    ("flow-zh.png", "/console/flow?operator=acme", False, "zh-CN"),
-    ("delivery.png", "/console/deliveries/{doubt}", False, "en-GB"),
-    ("front-dark.png", "/console", True, "en-GB"),
-)
+# Each page, drawn in the light and in the dark; the log also as most of its readers have it.
+PAGES = {
+    "front": "/console",
+    "flow": "/console/flow?operator=acme",
+    "delivery": "/console/deliveries/{doubt}",
+    "dead": "/console/dead",
+    "operators": "/console/operators",
+}
+PICTURES = [
+    *(
+        (f"{name}{'-dark' if dark else ''}.png", path, dark, "en-GB")
+        for name, path in PAGES.items()
+        for dark in (False, True)
+    ),
+    ("flow-zh.png", PAGES["flow"], False, "zh-CN"),
+]
 
 
 def draw(folder: Path) -> None:
