@@ -23,7 +23,7 @@ from dispatcher.frontage import Frontage
 from dispatcher.health import Health
 from dispatcher.operator import NOTIFY
 from dispatcher.pacer import LOOK_SECONDS, Pacer
-from dispatcher.roster import Member, Roster, load, open_vault, provision
+from dispatcher.roster import Member, Roster, differing_members, load, open_vault, provision
 from dispatcher.rounds import Rounds
 from dispatcher.seal import Seal
 from dispatcher.store import journal, operators, workers
@@ -78,8 +78,7 @@ class Daemon:
             # Operators are written here: not before it is sure that this may work on the database.
             self._vault = open_vault(config, self.database)
             self._provision(config)
-            if self.database.notary is not None:
-                journal.begin(self.database, self.database.notary, self.clock.now())
+            journal.begin(self.database, self.clock.now())
             self._head = journal.Head(0, b"")
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
@@ -156,7 +155,7 @@ class Daemon:
             if self._roster.faults.get(name) != fault:
                 self.log.error("operator_unfit", operator=name, faults=fault.splitlines(), mend="its deliveries wait")
         for name in lanes.keys() & self._roster.members.keys():
-            told = _told(self._roster.members[name], roster.members[name])
+            told = differing_members(self._roster.members[name], roster.members[name])
             if told:
                 self.log.info("operator_changed", operator=name, **told)
         self.dispatch.lanes, self._roster, self.dispatch.revision = lanes, roster, roster.revision
@@ -335,18 +334,6 @@ class Daemon:
             await asyncio.to_thread(self.minutes.write_rest)
         with contextlib.suppress(StoreUnavailable):
             await asyncio.to_thread(workers.leave, self.database)
-
-
-def _told(before: Member, after: Member) -> dict[str, object]:
-    """What a person would want to know of a change: new settings or a new key, paused or not; nothing of secrets."""
-    told: dict[str, object] = {}
-    if before.operator is not after.operator:
-        told["settings"] = "changed"
-    if before.standing.key_version != after.standing.key_version:
-        told["key_version"] = after.standing.key_version
-    if (before.standing.paused_at is None) != (after.standing.paused_at is None):
-        told["paused"] = after.standing.paused_at is not None
-    return told
 
 
 def _closed(standing: operators.Standing) -> tuple[int | None, int]:

@@ -18,7 +18,7 @@ from msgspec import DecodeError
 from msgspec.json import Decoder
 
 from dispatcher.clock import gmt8
-from dispatcher.errors import EventError, Fault, Unfit
+from dispatcher.errors import Fault, Unfit
 
 MAX_EVENT_BYTES = 64 * 1024
 MAX_PLACES = 4
@@ -163,14 +163,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise Unfit(f"has {shown(twice)!r} twice", "keep one of them")
     return read
-
-
-def read_fields(raw: Mapping[str, Any], fields: Sequence[Field], also: Sequence[str] = ()) -> dict[str, Any]:
-    """Every field by its rule. Raises EventError with all faults: missing, unfit and unknown ones."""
-    values, faults = collect_fields(raw, fields, also)
-    if faults:
-        raise EventError(faults)
-    return values
 
 
 def collect_fields(

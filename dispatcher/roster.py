@@ -244,6 +244,18 @@ def _member(standing: Standing, vault: Vault, config: Config, before: Member | N
     return Member(draft, standing, config.defaults)
 
 
+def differing_members(before: Member, after: Member) -> dict[str, object]:
+    """What a person would want to know of a change: new settings or a new key, paused or not; nothing of secrets."""
+    told: dict[str, object] = {}
+    if before.operator is not after.operator:
+        told["settings"] = "changed"
+    if before.standing.key_version != after.standing.key_version:
+        told["key_version"] = after.standing.key_version
+    if (before.standing.paused_at is None) != (after.standing.paused_at is None):
+        told["paused"] = after.standing.paused_at is not None
+    return told
+
+
 def lease_fault(operator: Operator, config: Config) -> Fault | None:
     """What is wrong with an operator whose attempts may last as long as a claim does; the file's are refused for it."""
     if operator.total_timeout < config.lease:

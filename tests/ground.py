@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import settings
 
 from dispatcher.config import Config, read_config
-from dispatcher.errors import ConfigError, Fault
+from dispatcher.errors import ConfigError, EventError, Fault
+from dispatcher.events import Field, collect_fields
 from dispatcher.operator import Operator
 from dispatcher.policy import Claim, Outcome, Reason
 
@@ -107,6 +108,14 @@ def line(event: Mapping[str, Any], without: Sequence[str] = (), **raw: str) -> s
     """The event as a line of JSON; `raw` puts JSON text in place of a field's value, digit by digit."""
     parts = {name: json.dumps(value, ensure_ascii=False) for name, value in event.items()} | raw
     return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in parts.items() if name not in without) + "}"
+
+
+def read_fields(raw: Mapping[str, Any], fields: Sequence[Field], also: Sequence[str] = ()) -> dict[str, Any]:
+    """Every field of an event by its rule. Raises EventError with all faults: missing, unfit and unknown ones."""
+    values, faults = collect_fields(raw, fields, also)
+    if faults:
+        raise EventError(faults)
+    return values
 
 
 def claim(**changes: Any) -> Claim:

@@ -575,7 +575,7 @@ def test_what_was_done_before_is_chained_at_the_upgrade_and_sealed_at_the_first_
         assert proved(database) == (5, [(None, told)])
         for _ in range(2):
             assert database.notary is not None
-            begin(database, database.notary, NOW)
+            begin(database, NOW)
         assert proved(database) == (6, [])
         remarks = [(one.id, one.told) for one in audited(database)[0] if not one.fault]
         assert remarks == [(6, "entries 1 to 5 are sealed by entry 6: what was altered before, nobody knows")]

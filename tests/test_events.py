@@ -21,10 +21,10 @@ from dispatcher.events import (
     integer,
     opaque,
     parse_json,
-    read_fields,
     shown,
     unknown,
 )
+from tests.ground import read_fields
 
 INVISIBLE = {
     "NUL": "\0",

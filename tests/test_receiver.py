@@ -21,14 +21,14 @@ from dispatcher.cli.receiver import command
 from dispatcher.clock import HOUR, MILLISECOND
 from dispatcher.crypto import CipherName, CryptoReading
 from dispatcher.errors import Refused, Unfit
-from dispatcher.events import parse_json, read_fields
+from dispatcher.events import parse_json
 from dispatcher.operator import Auth, Operator, TimeUnit
 from dispatcher.policy import Outcome, Rule, read_answer
 from dispatcher.protocols import notice as protocol
 from dispatcher.receiver import Faults, Receiver, Seen, serve
 from dispatcher.seal import Seal
 from dispatcher.secret import Secret
-from tests.ground import IV, KEY, NOW, claim, config_with, line, notice, operator
+from tests.ground import IV, KEY, NOW, claim, config_with, line, notice, operator, read_fields
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from dispatcher.cli.receiver import command
 from dispatcher.clock import MILLISECOND, MINUTE, SECOND
 from dispatcher.errors import Refused, Unfit
-from dispatcher.events import parse_json, read_fields
+from dispatcher.events import parse_json
 from dispatcher.operator import Auth, ClientAuth, Mint, OAuth, Operator, Signing, TimeUnit
 from dispatcher.policy import Outcome, Rule, read_answer
 from dispatcher.protocols import settle as protocol
@@ -27,7 +27,7 @@ from dispatcher.protocols.credentials import minted_token, signature_headers
 from dispatcher.receiver import Faults, Receiver, Seen, serve
 from dispatcher.seal import Seal
 from dispatcher.secret import Secret
-from tests.ground import KEY, NOW, claim, config_with, line, operator, settle_event
+from tests.ground import KEY, NOW, claim, config_with, line, operator, read_fields, settle_event
 from tests.test_receiver import BEARER, letter, running
 
 pytestmark = pytest.mark.anyio

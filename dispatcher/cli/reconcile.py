@@ -22,13 +22,16 @@ from dispatcher.cli.common import (
     print_table,
     read_configuration,
 )
+from dispatcher.config import Config
 from dispatcher.errors import Refused, choices
 from dispatcher.lang import words
 from dispatcher.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
+    from dispatcher.operator import Operator
     from dispatcher.reconcile.books import Difference
     from dispatcher.reconcile.comparison import Comparison
+    from dispatcher.store.engine import Database
     from dispatcher.store.ledger import Change
 
 _FIELDS = ("difference", "operator", "type", "key", "id", "status", "ambiguous", "bookings", "lines", "mend")
@@ -78,11 +81,8 @@ def command(
         raise click.UsageError("--dry-run goes with --mend: without it nothing is changed")
     config = read_configuration(config_path)
     database = opened(config)
-    _, operators = in_force(config, database)
-    if operator not in operators:
-        raise Refused(f"there is no operator {operator}; write {choices(operators) if operators else 'none yet'}")
-    now = database.clock().now()
-    asked = Question(operators[operator], type_of(operators[operator], kind), path, since, until or now)
+    whose, now = _whose(config, database, operator), database.clock().now()
+    asked = Question(whose, type_of(whose, kind), path, since, until or now)
     if asked.since >= asked.until:
         raise click.UsageError("--since is not before --until")
     with _counting() as tell:
@@ -104,6 +104,14 @@ def command(
     _tell(comparison, done, dry_run=dry_run, as_json=as_json, lang=lang)
     if not comparison.summary.agree:
         sys.exit(1)
+
+
+def _whose(config: Config, database: "Database", name: str) -> "Operator":
+    """As it is in force: what its list looks like stands in its settings."""
+    _, operators = in_force(config, database)
+    if name not in operators:
+        raise Refused(f"there is no operator {name}; write {choices(operators) if operators else 'none yet'}")
+    return operators[name]
 
 
 @contextmanager

@@ -69,8 +69,7 @@ class Front:
         self._clock = database.clock()
         self._vault = open_vault(config, database)
         provision(database, self._vault, config, self._clock.now(), actor=actor(), only_new=True)
-        if database.notary is not None:
-            journal.begin(database, database.notary, self._clock.now())
+        journal.begin(database, self._clock.now())
         self._away: str | None = None
         self._api: Api | None = None
         self._seen_at = time.monotonic()

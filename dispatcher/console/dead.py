@@ -9,7 +9,7 @@ from dispatcher.account import Power
 from dispatcher.console.bulk import plan, which_of
 from dispatcher.console.delivery import note_of
 from dispatcher.console.desk import Page, Visit
-from dispatcher.console.flow import Found, amount_columns, cells, choices, found, has_business, pager_links
+from dispatcher.console.flow import Found, cells, found, listing
 from dispatcher.console.sieve import read_pager, read_sieve, sieve_of
 from dispatcher.console.view import MOST_AT_ONCE, View
 from dispatcher.errors import Refused
@@ -25,21 +25,8 @@ async def show(visit: Visit) -> Response:
     sieve = read_sieve(visit.request, visit.desk.clock.now(), visit.look.language, status=Status.DEAD)
     pager, view = read_pager(visit.request), View(visit.desk.database, visit.viewer)
     page: Found = await visit.desk.ask(found, view, sieve, pager.place)
-    return visit.page(
-        "dead.html",
-        422 if sieve.faults else 200,
-        sieve=sieve,
-        choices=choices(visit, sieve),
-        amounts=amount_columns(sieve.where.type),
-        has_business=has_business(sieve.where.type),
-        rows=[cells(row) for row in page.rows],
-        looked=page.looked,
-        links=pager_links(PATH, sieve, pager, page),
-        live=pager.place is None and not sieve.sifts and not sieve.faults,
-        most=MOST_AT_ONCE,
-        may_mend=visit.may(Power.MEND),
-        did=_did(visit),
-    )
+    more = {"most": MOST_AT_ONCE, "may_mend": visit.may(Power.MEND), "did": _did(visit)}
+    return listing(visit, "dead.html", PATH, sieve, pager, page, **more)
 
 
 def _did(visit: Visit) -> tuple[str, int] | None:

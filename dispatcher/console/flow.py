@@ -101,8 +101,15 @@ async def show(visit: Visit) -> Response:
     sieve = read_sieve(visit.request, visit.desk.clock.now(), visit.look.language)
     pager, view = read_pager(visit.request), View(visit.desk.database, visit.viewer)
     page: Found = await visit.desk.ask(found, view, sieve, pager.place)
+    return listing(visit, "flow.html", "/console/flow", sieve, pager, page)
+
+
+def listing(
+    visit: Visit, template: str, path: str, sieve: Sieve, pager: Pager, page: Found, **more: object
+) -> Response:
+    """A page of rows under their filter: the log, the dead letters."""
     return visit.page(
-        "flow.html",
+        template,
         422 if sieve.faults else 200,
         sieve=sieve,
         choices=choices(visit, sieve),
@@ -110,8 +117,9 @@ async def show(visit: Visit) -> Response:
         has_business=has_business(sieve.where.type),
         rows=[cells(row) for row in page.rows],
         looked=page.looked,
-        links=pager_links("/console/flow", sieve, pager, page),
+        links=pager_links(path, sieve, pager, page),
         live=pager.place is None and not sieve.sifts and not sieve.faults,
+        **more,
     )
 
 

@@ -124,11 +124,14 @@ def _numbered(entry: Entry, n: int, now: int, key: Key) -> Noted:
     return Noted(n, now, str(verb), actor, operator, kind, name, delivery, note, listed, key_version, key.version)
 
 
-def begin(database: Database, notary: Notary, now: int) -> None:
+def begin(database: Database, now: int) -> None:
     """What an upgrade has chained without the key is sealed. Raises Refused where the key is there and can't be opened:
 
     better at a daemon's start than when its breaker wants to note something.
     """
+    notary = database.notary
+    if notary is None:
+        raise RuntimeError("the journal begins, and nobody has opened the vault")
     with database.reading() as connection:
         sealed = head(connection).sealed
         if notary.has_key(connection):
