@@ -28,6 +28,9 @@ PAGES = {
     "delivery": "/console/deliveries/{doubt}",
     "dead": "/console/dead",
     "operators": "/console/operators",
+    "operator": "/console/operators/acme",
+    "accounts": "/console/accounts",
+    "replays": "/console/replays",
 }
 PICTURES = [
     *(
