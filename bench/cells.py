@@ -1,12 +1,11 @@
 """How many cells for one million spins a second? Reckoned minute by minute from what bench/costs.toml says.
 
-A cell is one database with its workers and operators. `python -m bench.cells` writes answer and picture to docs/.
+A cell is one database with its workers and operators. `python -m bench.cells_page` writes answer and picture to docs/.
 """
 
 import heapq
 import math
 import random
-import sys
 from collections import defaultdict
 from functools import cache
 from typing import NamedTuple
@@ -62,7 +61,8 @@ def parts(costs: Costs, load: Load) -> list[Part]:
     most = load.largest * load.target * costs.minute_us / 60 / costs.event_us
     found = []
     for operator, share in enumerate(shares):
-        rate = load.spins * share / sum(shares)
+        # Exact sums: those of floats differ from one Python to another, and the page must not.
+        rate = load.spins * share / math.fsum(shares)
         pieces = math.ceil(rate / most)
         found += [Part(operator, rate / pieces)] * pieces
     return sorted(found, key=lambda part: -part.rate)
@@ -107,11 +107,11 @@ def course(rate: float, hangs: bool, costs: Costs, load: Load) -> Course:
             for delay, before in zip(load.delays, range(len(tried)), strict=False):
                 due[minute + delay][before + 1] += tried[before]
             dead += tried[-1]
-        left += rate * 60 - (tried[-1] if down else sum(tried))
+        left += rate * 60 - (tried[-1] if down else math.fsum(tried))
         each = costs.failed_us if down else costs.delivery_us
-        work.append(rate * 60 * costs.accepted_us + sum(tried) * each + probes * costs.failed_us)
+        work.append(rate * 60 * costs.accepted_us + math.fsum(tried) * each + probes * costs.failed_us)
         waiting.append(left)
-        in_flight.append(min(places, (sum(tried) + probes) * takes / 60))
+        in_flight.append(min(places, (math.fsum(tried) + probes) * takes / 60))
     return Course(tuple(work), tuple(waiting), tuple(in_flight), dead)
 
 
@@ -119,8 +119,8 @@ def _take(due: dict[int, list[float]], minute: int, most: float) -> list[float]:
     """At most so many of those that are due by now, the longest due first; by how often they were tried before."""
     tried = [0.0] * len(due[minute])
     for when in sorted(one for one in due if one <= minute):
-        share = min(1.0, most / max(sum(due[when]), 1e-9))
-        most -= share * sum(due[when])
+        share = min(1.0, most / max(math.fsum(due[when]), 1e-9))
+        most -= share * math.fsum(due[when])
         tried = [had + count * share for had, count in zip(tried, due[when], strict=True)]
         due[when] = [count * (1 - share) for count in due[when]]
         if share < 1.0:
@@ -149,12 +149,12 @@ def day(every: list[Part], placed: list[int], cells: int, costs: Costs, load: Lo
     work = [[one / costs.minute_us] * load.horizon for one in always]
     for cell, courses in down.items():
         work[cell] = [
-            (always[cell] + sum(some)) / costs.minute_us for some in zip(*(c.work for c in courses), strict=True)
+            (always[cell] + math.fsum(some)) / costs.minute_us for some in zip(*(c.work for c in courses), strict=True)
         ]
         steady[cell] += max(map(sum, zip(*(c.in_flight for c in courses), strict=True)))
     its = [one for courses in down.values() for one in courses]
-    waiting = [sum(some) for some in zip(*(one.waiting for one in its), strict=True)]
-    return Day(work, waiting or [0.0] * load.horizon, steady, sum(one.dead for one in its))
+    waiting = [math.fsum(some) for some in zip(*(one.waiting for one in its), strict=True)]
+    return Day(work, waiting or [0.0] * load.horizon, steady, math.fsum(one.dead for one in its))
 
 
 def answer(costs: Costs, load: Load) -> Answer:
@@ -190,11 +190,3 @@ def _worked_off(one: Day, load: Load) -> int:
     """Minutes from the end of the outage until nothing waits any more."""
     over = load.down_from + load.down_for
     return max((minute + 1 - over for minute in range(over, load.horizon) if one.waiting[minute] >= 1), default=0)
-
-
-if __name__ == "__main__":
-    from bench.cells_page import PAGE, PICTURE, page, picture
-
-    PAGE.write_text(page(), "utf-8")
-    PICTURE.write_text(picture(), "utf-8")
-    sys.stdout.write(page().partition("<!-- answer -->")[2].partition("<!-- /answer -->")[0])

@@ -1,5 +1,7 @@
 """What `bench.cells` found, as it stands in docs/scaling.md and docs/cells.svg. Nothing is written here."""
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -76,7 +78,7 @@ def answer_table() -> str:
 
 
 def _assumed(load: Load, most: float) -> str:
-    largest = 1 / sum(1 / (place_ + 1) ** load.skew for place_ in range(load.operators))
+    largest = 1 / math.fsum(1 / (place_ + 1) ** load.skew for place_ in range(load.operators))
     sentences = [
         f"{load.operators:,} operators of very different size (Zipf, exponent {load.skew}; the largest has",
         f"{largest:.1%} of everything) are spread over the cells, each in one entry of its cell's",
@@ -167,3 +169,9 @@ class Panel:
 def _text(x: float, y: float, words: str, anchor: str = "middle", size: int = 12, colour: str = TEXT) -> str:
     place_ = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"'
     return f'<text {place_} fill="{colour}">{words}</text>'
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
+    PICTURE.write_text(picture(), "utf-8")
+    sys.stdout.write(page().partition("<!-- answer -->")[2].partition("<!-- /answer -->")[0])

@@ -22,12 +22,12 @@ from urllib.parse import quote
 
 from bench.filling import BUSY, RARE, fill
 from dispatcher.broom import Broom
-from dispatcher.clock import DAY, HOUR, SECOND, WallClock
-from dispatcher.events import Event
-from dispatcher.place import Place, Server
-from dispatcher.policy import Claim, Outcome, Status, Verb, Verdict
-from dispatcher.secret import Secret
-from dispatcher.store import corridor
+from dispatcher.ground.clock import DAY, HOUR, SECOND, WallClock
+from dispatcher.ground.events import Event
+from dispatcher.ground.place import Place, Server
+from dispatcher.ground.policy import Claim, Outcome, Status, Verb, Verdict
+from dispatcher.ground.secret import Secret
+from dispatcher.store import acceptance, corridor
 from dispatcher.store.corridor import Settlement
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.ledger import Filter, find
@@ -71,7 +71,7 @@ def cost(database: Database, first: int, count: int, *, operators: int = 1) -> C
     given = events(first, count, operators=operators)
     started = time.perf_counter()
     for start in range(0, count, 1_000):
-        corridor.accept(database, given[start : start + 1_000], moment())
+        acceptance.accept(database, given[start : start + 1_000], moment())
     accepted = time.perf_counter()
     drained = drain(database, count, operators=operators)
     ended = time.perf_counter()
@@ -184,7 +184,7 @@ def dent(database: Database, rounds: int = 5, count: int = 20_000) -> Dent:
     for number in range(rounds):
         # A few more than are settled: what a run has claimed at its end counts for neither.
         for start in range(0, 2 * count + 1_000, 1_000):
-            corridor.accept(database, events(moment() + number * 2 * count + start, 1_000), moment())
+            acceptance.accept(database, events(moment() + number * 2 * count + start, 1_000), moment())
         # In turn the one first and the other: what comes first finds the events in the cache.
         runs = {
             keep: asyncio.run(_busy(database, count, keep)) for keep in ((None, SECOND), (SECOND, None))[number % 2]
@@ -247,7 +247,7 @@ def soak(database: Database, total: int, kept: int, samples: int = 10) -> Iterat
     while done < total:
         now = moment()
         for start in range(0, step, 1_000):
-            corridor.accept(database, events(now + start, 1_000), now)
+            acceptance.accept(database, events(now + start, 1_000), now)
         drain(database, step)
         done += step
         ended.append(moment())

@@ -7,11 +7,12 @@ from ipaddress import ip_network
 
 import uvloop
 
-from dispatcher.clock import SECOND, WallClock
-from dispatcher.secret import Secret
-from dispatcher.wire import PinnedTransport, Resolver, Wire, build_request, json_headers
+from dispatcher.ground.clock import SECOND, WallClock
+from dispatcher.ground.secret import Secret
+from dispatcher.protocols.credentials import message_headers
+from dispatcher.wire import Headers, PinnedTransport, Request, Resolver, Wire
 
-TOKEN = Secret("bench-token-of-thirty-two-letters")
+HEADERS = Headers(message_headers(Secret("bench-token-of-thirty-two-letters"), ()))
 
 
 async def measure(port: int, count: int, concurrency: int) -> tuple[float, float]:
@@ -20,7 +21,7 @@ async def measure(port: int, count: int, concurrency: int) -> tuple[float, float
 
     async def post(times: int) -> None:
         for _ in range(times):
-            outcome = await wire.post(transport, build_request(url, json_headers(TOKEN), b"x" * 420), 10 * SECOND)
+            outcome = await wire.post(transport, Request(url, HEADERS, b"x" * 420), 10 * SECOND)
             assert outcome.http_status == 200, outcome
 
     await asyncio.gather(*(post(5) for _ in range(concurrency)))

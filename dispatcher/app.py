@@ -11,30 +11,27 @@ from typing import Any
 
 from dispatcher import __version__
 from dispatcher.broom import SWEEP_SECONDS, Broom
-from dispatcher.clock import SECOND, Clock, duration_text
 from dispatcher.config import Config, load_config
-from dispatcher.dispatch import Attempts, Dispatch, Lane
-from dispatcher.dispatch.lane import REMEMBERED
+from dispatcher.dispatch import Attempts, Dispatch
 from dispatcher.dispatch.minutes import Minutes
 from dispatcher.dispatch.pulse import Pulse
 from dispatcher.ear import Ear
-from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
+from dispatcher.enrolment import Enrolment
 from dispatcher.frontage import Frontage
+from dispatcher.ground.clock import SECOND, Clock, duration_text
+from dispatcher.ground.errors import DispatcherError, Refused, StoreUnavailable
+from dispatcher.ground.operator import NOTIFY
 from dispatcher.health import Health
-from dispatcher.operator import NOTIFY
 from dispatcher.pacer import LOOK_SECONDS, Pacer
-from dispatcher.roster import Member, Roster, differing_members, load, open_vault, provision
+from dispatcher.roster import Roster, open_vault
 from dispatcher.rounds import Rounds
-from dispatcher.seal import Seal
-from dispatcher.store import journal, operators, workers
+from dispatcher.store import fingerprints, journal, workers
 from dispatcher.store.engine import Database, open_database
-from dispatcher.store.line import let_dead_leave
 from dispatcher.summaries import ROUND_SECONDS, Summaries
 from dispatcher.supervisor import Supervisor
 from dispatcher.telemetry import Log
-from dispatcher.tls import tls_context
 from dispatcher.tracing import open_traces
-from dispatcher.wire import Grant, PinnedTransport, Resolver, Transport, Wire
+from dispatcher.wire import Transport, Wire
 
 # What is done by hand is in the log so soon at the latest.
 HEAD_SECONDS = 60.0
@@ -64,9 +61,6 @@ class Daemon:
         self.supervisor = supervisor or Supervisor(None)
         self.database: Database = open_database(config.database, patience=PATIENCE_SECONDS, silence=SILENCE_SECONDS)
         self._started = config
-        self._transport = transport
-        self._resolver = Resolver()
-        self._retired: list[Transport] = []
         self._running: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,56 +69,45 @@ class Daemon:
             self.database.occupy()
             self.clock = clock or self.database.clock()
             self.rounds = Rounds(self.clock, log)
-            # Operators are written here: not before it is sure that this may work on the database.
             self._vault = open_vault(config, self.database)
-            self._provision(config)
-            journal.begin(self.database, self.clock.now())
-            self._head = journal.Head(0, b"")
             attempts = Attempts(Wire(self.clock), self.clock, self._vault.unlock)
             self.dispatch = Dispatch(self.database, attempts, self.clock, log, config.concurrency, self.rounds.arm)
+            self.enrolment = Enrolment(config, self.database, self._vault, self.dispatch, self.clock, log, transport)
+            # Operators are written here: not before it is sure that this may work on the database.
+            self.enrolment.provision(config)
+            self._begin_books()
+            self._head = journal.Head(0, b"")
             self.dispatch.refresh = self._refresh
-            self.health = Health(self.dispatch, self.rounds, lambda: self._roster)
+            self.health = Health(self.dispatch, self.rounds, lambda: self.enrolment.roster)
             self.dispatch.traces = open_traces(config.traces, __version__, self._traces_tell)
             self.broom = Broom(self.dispatch.store, self.database, self.clock, log, config.retention)
             self.minutes = Minutes(self.dispatch, self.database, self.clock, log)
-            self.pacer = Pacer(self.dispatch.store, self.database, self.clock, log)
-            told_of = (self.health.failing, lambda: self._roster.notifications)
+            self.pacer = Pacer(self.dispatch.beside, self.database, self.clock, log)
+            told_of = (self.health.failing, lambda: self.enrolment.roster.notifications)
             self.summaries = Summaries(self.dispatch.store, self.database, self.clock, log, *told_of)
             self.summaries.keep, self.summaries.console = config.retention, config.web.url
-            self._roster: Roster = Roster({}, {}, 0)
-            self._closings: dict[str, list[operators.Closing]] = {}
-            self._enrol(self._load())
+            self._take(self.enrolment.load())
         except DispatcherError:
             self.database.close()
             raise
 
-    def _provision(self, config: Config) -> None:
-        changed = provision(self.database, self._vault, config, self.clock.now(), actor="file")
-        declared = [name for name in changed if name in config.documents]
-        if changed:
-            gone = [name for name in changed if name not in declared]
-            self.log.info("operators_declared", operators=declared, gone=gone)
-
-    def _load(self) -> Roster:
-        roster = load(self.database, self._vault, self.config, self._roster.members)
-        let_dead_leave(self.database, [name for name, one in roster.operators.items() if not one.blocks])
-        known = self._roster.members
-        turned = {
-            name
-            for name, one in roster.members.items()
-            if name not in known or _closed(known[name].standing) != _closed(one.standing)
-        }
-        self._closings |= operators.closings(self.database, turned, REMEMBERED)
-        return roster
+    def _begin_books(self) -> None:
+        """What an upgrade could not do, for it has not the master key."""
+        journal.begin(self.database, self.clock.now())
+        fingerprints.hide_plain(self.database, self.clock.now())
 
     async def _refresh(self, _revision: int) -> None:
         """Somebody changed an operator: from now on it goes by the new settings."""
-        self._enrol(await self.dispatch.store(self._load))
+        self._take(await self.dispatch.store(self.enrolment.load))
         await self._tell_head()
-        retired, self._retired = self._retired, []
-        for transport in retired:
-            # What is under way on it ends; what rests is closed.
-            await transport.aclose()
+        await self.enrolment.retire()
+
+    def _take(self, roster: Roster) -> None:
+        self.enrolment.take(roster)
+        if roster.notifications and not self.summaries.begun:
+            # Whoever tells nobody anything pays for no round.
+            self.summaries.begun = True
+            self.rounds.every(ROUND_SECONDS, "summaries", self.summaries.round)
 
     async def _tell_head(self) -> None:
         """The journal's head goes into the log, which is kept elsewhere: so `audit` finds an end that was cut off."""
@@ -135,48 +118,6 @@ class Daemon:
 
     def _tell_head_soon(self) -> None:
         self._soon(self._tell_head())
-
-    def _enrol(self, roster: Roster) -> None:
-        """Puts operators into their lanes; attempts under way end with the settings that they began with."""
-        lanes: dict[str, Lane] = {}
-        for name, member in roster.members.items():
-            lane, before = self.dispatch.lanes.get(name), self._roster.members.get(name)
-            if lane is None:
-                lane = self._lane(member)
-            elif before is None or before.operator is not member.operator:
-                self._retired.append(lane.transport)
-                lane.take(self._lane(member))
-            released = lane.stand(member.standing, self._closings.get(name, ()))
-            if released:
-                self.dispatch.let_go(name)
-            lanes[name] = lane
-        self._retired += [lane.transport for name, lane in self.dispatch.lanes.items() if name not in lanes]
-        for name, fault in roster.faults.items():
-            if self._roster.faults.get(name) != fault:
-                self.log.error("operator_unfit", operator=name, faults=fault.splitlines(), mend="its deliveries wait")
-        for name in lanes.keys() & self._roster.members.keys():
-            told = differing_members(self._roster.members[name], roster.members[name])
-            if told:
-                self.log.info("operator_changed", operator=name, **told)
-        self.dispatch.lanes, self._roster, self.dispatch.revision = lanes, roster, roster.revision
-        self.dispatch.unfit = roster.faults.keys()
-        if roster.notifications and not self.summaries.begun:
-            # Whoever tells nobody anything pays for no round.
-            self.summaries.begun = True
-            self.rounds.every(ROUND_SECONDS, "summaries", self.summaries.round)
-
-    def _lane(self, member: Member) -> Lane:
-        operator = member.operator
-        context = tls_context(operator.tls) if operator.tls else None
-        pinned = PinnedTransport(self._resolver, self.config.allow, operator.connect_timeout, context)
-        transport = self._transport or pinned
-        return Lane(
-            operator,
-            Seal(operator.reading) if operator.reading else None,
-            transport,
-            Grant(transport, operator.oauth) if operator.oauth else None,
-            member.standing.key_version,
-        )
 
     async def reload(self, path: Path) -> None:
         """Read the configuration again (SIGHUP). A faulty one is reported and leaves the old one in force.
@@ -193,19 +134,22 @@ class Daemon:
     async def _reload(self, path: Path) -> None:
         try:
             new = load_config(path)
-            await self.dispatch.store(self._provision, new)
+            await self.dispatch.store(self.enrolment.provision, new)
         except DispatcherError as error:
-            self.log.error("reload_refused", faults=str(error).splitlines(), kept="the old configuration")
+            told = str(error).splitlines()
+            self.log.error(
+                "reload_refused", faults=told, kept="the old configuration", mend="mend each, and reload again"
+            )
             return
         fixed = [name for name in _FIXED if getattr(new, name) != getattr(self._started, name)]
         if fixed:
             self.log.warning("reload_needs_restart", settings=fixed)
-        self.config = new
+        self.config = self.enrolment.config = new
         self.dispatch.concurrency = new.concurrency
         self.broom.keep = self.summaries.keep = new.retention
         await self._refresh(0)
         self.dispatch.look()
-        self.log.info("reloaded", operators=len(self._roster.members))
+        self.log.info("reloaded", operators=len(self.enrolment.roster.members))
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT: no new claims then, what is in flight ends and is settled.
@@ -216,7 +160,7 @@ class Daemon:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 web = await stack.enter_async_context(self._serving())
-                ear = Ear(self.database.bell, self.dispatch.look, self.log)
+                ear = Ear(self.database.bell, self.dispatch.look, self.dispatch.feed, self.log)
                 await stack.enter_async_context(ear.listening())
                 self._obey_signals()
                 await self.dispatch.store(workers.enter, self.database)
@@ -225,7 +169,7 @@ class Daemon:
                 self.rounds.every(SWEEP_SECONDS, "sweep", self.broom.round)
                 self.rounds.every(LOOK_SECONDS, "replays", self.pacer.round)
                 self.rounds.every(HEAD_SECONDS, "journal", self._tell_head_soon)
-                self.rounds.start(self.dispatch.look, self._rescue)
+                self.rounds.start(self.dispatch.look, self._rescue, self.dispatch.fell_due)
                 stack.callback(self.broom.stop)
                 stack.callback(self.pacer.stop)
                 stack.callback(self.summaries.stop)
@@ -262,8 +206,8 @@ class Daemon:
         return {
             "version": __version__,
             "database": str(self.config.database),
-            "operators": len(self._roster.operators),
-            "notifications": [name.removeprefix(NOTIFY) for name in self._roster.notifications],
+            "operators": len(self.enrolment.roster.operators),
+            "notifications": [name.removeprefix(NOTIFY) for name in self.enrolment.roster.notifications],
             "concurrency": self.config.concurrency,
             "lease_seconds": self.config.lease // SECOND,
             "retention": "never" if self.config.retention is None else duration_text(self.config.retention),
@@ -282,7 +226,7 @@ class Daemon:
             self.database,
             self.clock,
             self.config.web,
-            lambda: self._roster,
+            lambda: self.enrolment.roster,
             self._vault.lock,
             self.log,
             self.health,
@@ -324,8 +268,7 @@ class Daemon:
     async def close(self) -> None:
         if self.dispatch.traces is not None:
             await asyncio.to_thread(self.dispatch.traces.close)
-        for transport in [*self._retired, *(lane.transport for lane in self.dispatch.lanes.values())]:
-            await transport.aclose()
+        await self.enrolment.close()
         self.database.close()
 
     async def _leave(self) -> None:
@@ -334,7 +277,3 @@ class Daemon:
             await asyncio.to_thread(self.minutes.write_rest)
         with contextlib.suppress(StoreUnavailable):
             await asyncio.to_thread(workers.leave, self.database)
-
-
-def _closed(standing: operators.Standing) -> tuple[int | None, int]:
-    return standing.closed_since, standing.closed_total

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dispatcher.clock import DAY, MINUTE, SECOND, Clock
+from dispatcher.ground.clock import DAY, MINUTE, SECOND, Clock
 from dispatcher.store.engine import Database
 from dispatcher.store.retention import Swept, sweep
 from dispatcher.telemetry import Log
@@ -65,7 +65,7 @@ class Broom:
                 await asyncio.sleep(swept.took * (1 / share - 1))
         except Exception:
             # A bug of ours must not end the deliveries; the next round tries again.
-            self._log.exception("sweep_broke")
+            self._log.exception("sweep_broke", mend="a bug of ours: report this line; the next round goes on from here")
         finally:
             if deleted:
                 self._log.info("swept", deleted=deleted)

@@ -1,11 +1,11 @@
 """The worker's ear: it hears the bell as long as the worker runs; where none can be heard, the worker looks often."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 
-from dispatcher.errors import StoreUnavailable
-from dispatcher.store.engine import Bell
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.store.bell import Bell
 from dispatcher.telemetry import Log
 
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -15,11 +15,12 @@ POLLS = 240
 
 
 class Ear:
-    """Calls `look` on every ring."""
+    """Calls `look` on every ring; where those who have work are named, and nothing else was said, `feed` with them."""
 
-    def __init__(self, bell: Bell, look: Callable[[], None], log: Log) -> None:
+    def __init__(self, bell: Bell, look: Callable[[], None], feed: Callable[[Collection[str]], None], log: Log) -> None:
         self._bell = bell
         self._look = look
+        self._feed = feed
         self._log = log
         self._deaf = False
         self._listening: asyncio.Future[int | None] | None = None
@@ -69,9 +70,13 @@ class Ear:
         lost = asyncio.Event()
 
         def heard() -> None:
-            if not self._bell.heard():
+            told = self._bell.heard()
+            if told is None:
                 lost.set()
-            self._look()
+            if told is None or told.more:
+                self._look()
+            else:
+                self._feed(told.operators)
 
         loop = asyncio.get_running_loop()
         loop.add_reader(descriptor, heard)
@@ -79,7 +84,7 @@ class Ear:
             await lost.wait()
         finally:
             loop.remove_reader(descriptor)
-        self._log.warning("bell_lost", mend="the worker goes on, and listens again")
+        self._log.warning("bell_lost", mend="look at the network to the server; the worker goes on, and listens again")
 
     async def _poll(self) -> None:
         if not self._deaf:

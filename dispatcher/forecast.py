@@ -5,14 +5,13 @@ Each delivery is reckoned by its own schedule (`policy`). What is assumed is tol
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
 from itertools import accumulate
 from typing import NamedTuple
 
-from dispatcher.clock import HOUR, MINUTE
-from dispatcher.operator import Operator
-from dispatcher.policy import Schedule
-from dispatcher.store.operators import Standing
+from dispatcher.ground.clock import HOUR, MINUTE
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.schedule import Schedule
+from dispatcher.store.operators import Doors, Standing
 from dispatcher.store.waiting import Run
 
 # How much longer an outage may last (µs), unless somebody asks for something else.
@@ -42,15 +41,6 @@ ASSUMED = {
         "每次用时取最近一小时的平均值，均告成功，且没有新记录。",
     ),
 }
-
-
-class Doors(StrEnum):
-    """Whether anything is sent to an operator."""
-
-    OPEN = "open"
-    PAUSED = "paused"
-    HELD = "held"
-    UNFIT = "unfit"
 
 
 class Circumstances(NamedTuple):
@@ -85,26 +75,17 @@ class Outlook(NamedTuple):
     deaths: Sequence[int] | None
 
 
-def doors_of(operator: Operator | None, standing: Standing | None) -> Doors:
-    if operator is None or standing is None:
-        return Doors.UNFIT
-    if standing.paused_at is not None:
-        return Doors.PAUSED
-    return Doors.OPEN if standing.held_at is None else Doors.HELD
-
-
 def circumstances(
     operator: Operator | None, standing: Standing | None, most_places: int, answer: int | None
 ) -> Circumstances:
     """`most_places`: of all operators together."""
-    doors = doors_of(operator, standing)
     if operator is None or standing is None:
-        return Circumstances(doors, {}, 0, 0, None, None)
+        return Circumstances(Doors.UNFIT, {}, 0, 0, None, None)
     places = min(operator.concurrency, most_places)
     schedules = {kind: terms.schedule for kind, terms in operator.terms.items()}
     # Those under way when the breaker holds it fail by the schedule, too.
     most_lost = None if operator.breaker is None else operator.breaker.failures + places - 1
-    return Circumstances(doors, schedules, standing.closed_total, places, answer, most_lost)
+    return Circumstances(standing.doors, schedules, standing.closed_total, places, answer, most_lost)
 
 
 def forecast(

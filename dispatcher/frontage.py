@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager, closing
 from typing import Protocol
 
 from dispatcher.accept import Lock
-from dispatcher.clock import Clock
 from dispatcher.config.web import Web
 from dispatcher.console import Desk, routes
-from dispatcher.figures import Figures
+from dispatcher.ground.clock import Clock
+from dispatcher.ground.figures import Figures
 from dispatcher.metrics import Exposition, State
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.roster import Roster
@@ -44,15 +44,14 @@ class Frontage:
         traces: Traces | None = None,
     ) -> None:
         self._web = web
-        self.api = Api(
-            database, clock, web, lambda: roster().operators, lock, log, figures=figures or Figures(), traces=traces
-        )
-        self._exposition = Exposition(self.api.figures, database, clock, PROTOCOLS, checks.state, log)
-        desk = Desk(database, clock, self.api.ask, roster, checks.not_ready, log)
-        pages = [*routes(desk), *metrics_route(self._exposition.scrape, self.api.doorman, web.metrics)]
-        self._app = application(checks.not_ready, self.api, pages, checks.checks)
+        figures = figures or Figures()
+        self.api = Api(database, clock, web, lambda: roster().operators, lock, log, figures=figures, traces=traces)
+        self._exposition = Exposition(figures, database, clock, PROTOCOLS, checks.state, log)
+        self.desk = Desk(database, clock, self.api.ask, roster, checks.not_ready, log)
+        pages = [*routes(self.desk), *metrics_route(self._exposition.scrape, self.api.doorman, web.metrics)]
+        self.app = application(checks.not_ready, self.api, pages, checks.checks)
         # The first parts of the paths that are served.
-        self.paths = served(self._app)
+        self.paths = served(self.app)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
@@ -60,5 +59,5 @@ class Frontage:
         assert self._web.listen is not None
         bound = bind(self._web.listen)
         with closing(self._exposition):
-            async with self.api.working(), serving(bound, self._app, self._web) as url:
+            async with self.api.working(), serving(bound, self.app, self._web) as url:
                 yield url

@@ -54,11 +54,10 @@ class Health:
 
     def state(self) -> State:
         """As /metrics tells it."""
-        faults = {"operators" if name.startswith("operator ") else name for name in self.not_ready()}
         dispatch = self._dispatch
         in_flight = {name: lane.in_flight for name, lane in dispatch.lanes.items()}
         work = Work(in_flight, dispatch.concurrency, self._idle, dispatch.crew.size)
-        return State({name: name not in faults for name in self.checks()}, work)
+        return State.of(self.checks(), self.not_ready(), work)
 
     def failing(self) -> dict[str, Failing]:
         """The operators of which this worker has seen no success lately, or whom the breaker holds."""

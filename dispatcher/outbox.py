@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 
 from dispatcher.accept import read_event
 from dispatcher.config import load_config
-from dispatcher.errors import EventError, Fault, Refused
-from dispatcher.events import Event
-from dispatcher.operator import Operator
+from dispatcher.ground.errors import EventError, Fault, Refused
+from dispatcher.ground.events import Event
+from dispatcher.ground.operator import Operator
 from dispatcher.roster import load, open_vault
 from dispatcher.store import guest
-from dispatcher.store.corridor import Fate, accept_within
+from dispatcher.store.acceptance import Fate, accept_within
 from dispatcher.store.engine import open_database
 from dispatcher.store.operators import latest_revision
 
@@ -89,7 +89,8 @@ class Outbox:
             for one, fate in zip(events, fates, strict=True):
                 if fate is Fate.CONFLICT:
                     told = f"{one.operator} has {one.type} {one.key} with other content already"
-                    raise Refused(f"{told}; the first stands, none of these events was accepted")
+                    mend = "take it out, or give it a key of its own"
+                    raise Refused(f"{told}; {mend}; the first stands, none of these events was accepted")
         return fates
 
     def wake(self, connection: Connection, session: Session | None) -> None:

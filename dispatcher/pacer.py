@@ -1,25 +1,25 @@
-"""Drives bulk replays: step by step, each on the store's own thread between two turns of the corridor."""
+"""Drives bulk replays: step by step, on a file between two turns of the corridor, on a server beside them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dispatcher.clock import SECOND, Clock
-from dispatcher.errors import Refused
+from dispatcher.ground.clock import SECOND, Clock
+from dispatcher.ground.errors import Refused
 from dispatcher.store.engine import Database
 from dispatcher.store.replay_steps import Step, step
 from dispatcher.telemetry import Log
 
 # How soon a job that was made or resumed is found.
 LOOK_SECONDS = 1.0
-# Of the store's time at most, whatever the pace: the rest is the live deliveries'.
+# Of the time at most, whatever the pace: the rest of the store's, or of a server's, is the live deliveries'.
 SHARE = 0.25
 
 
 class Pacer:
     """Drives whatever job runs in the database; beside other workers' pacers each job keeps its one pace.
 
-    `store` runs something on the store's thread, and waits where the store is away.
+    `store` asks something of the store, and waits where that is away.
     """
 
     def __init__(self, store: Callable[..., Awaitable[Any]], database: Database, clock: Clock, log: Log) -> None:
@@ -50,10 +50,14 @@ class Pacer:
         except Refused as error:
             if self._refused != str(error):
                 self._refused = str(error)
-                self._log.error("replay_refused", fault=self._refused, mend="the replays wait until that is mended")
+                self._log.error(
+                    "replay_refused",
+                    fault=self._refused,
+                    mend="mend that: the replays wait for it, and go on by themselves",
+                )
         except Exception:
             # A bug of ours must not end the deliveries; the next round tries again.
-            self._log.exception("replay_broke")
+            self._log.exception("replay_broke", mend="a bug of ours: report this line; the next round tries again")
 
     def _step(self) -> Step | None:
         # The time is that of the step, however long the store was away before.

@@ -6,14 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dispatcher.clock import duration_text
 from dispatcher.config import Config, Draft, draft_operator
 from dispatcher.config.operators import Defaults
-from dispatcher.errors import ConfigError, DispatcherError, Fault, Refused, Unfit
-from dispatcher.events import whose_token
-from dispatcher.operator import Operator
+from dispatcher.ground.clock import duration_text
+from dispatcher.ground.errors import ConfigError, DispatcherError, Fault, Refused, Unfit
+from dispatcher.ground.events import whose_token
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.secret import Secret
 from dispatcher.seal.vault import MasterKey, Vault, VaultError, read_or_make_key_file
-from dispatcher.secret import Secret
 from dispatcher.store import operators as store
 from dispatcher.store.engine import Database
 from dispatcher.store.notary import Notary, about

@@ -13,7 +13,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from dispatcher.clock import SECOND, Clock, WallClock
+from dispatcher.ground.clock import SECOND, Clock, WallClock
 from dispatcher.telemetry import Log
 
 LOOK_SECONDS = 5
@@ -22,6 +22,17 @@ JUMP_SECONDS = 1.0
 
 ALARM = "alarm"
 MANY = 1_000_000
+
+
+class Round(IntervalTrigger):  # type: ignore[misc]
+    """Every so often; those that were missed are one, however many a clock that jumped by years makes of them."""
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        # The scheduler asks for each that is past, one by one, and the event loop would stand still for so long.
+        if previous_fire_time is not None:
+            previous_fire_time += max(0, (now - previous_fire_time) // self.interval) * self.interval
+        following: datetime | None = super().get_next_fire_time(previous_fire_time, now)
+        return following
 
 
 class Rounds:
@@ -37,19 +48,19 @@ class Rounds:
         )
         self._clock = clock
         self._log = log
-        self._look: Callable[[], None] = _nothing
+        self._due: Callable[[], None] = _nothing
         self._armed: int | None = None
 
-    def start(self, look: Callable[[], None], rescue: Callable[[], None]) -> None:
-        """From now on: `look` when something falls due and every few seconds, `rescue` every few seconds."""
-        self._look = look
+    def start(self, look: Callable[[], None], rescue: Callable[[], None], due: Callable[[], None]) -> None:
+        """From now on: `due` when something falls due, `look` and `rescue` every few seconds."""
+        self._due = due
         for name, work in (("look", look), ("rescue", rescue)):
             self.every(LOOK_SECONDS, name, work)
         self.scheduler.start()
 
     def every(self, seconds: float, name: str, work: Callable[[], None]) -> None:
         """One more round of this name; `work` is called on the event loop."""
-        trigger = IntervalTrigger(seconds=seconds, timezone=UTC)
+        trigger = Round(seconds=seconds, timezone=UTC)
         self.scheduler.add_job(_on_the_loop, trigger, args=[work], id=name)
 
     def stop(self) -> None:
@@ -66,7 +77,7 @@ class Rounds:
 
     def _ring(self) -> None:
         self._armed = None
-        self._look()
+        self._due()
 
     async def watch(self) -> None:
         """Until cancelled: notice when a clock jumps, say so, and reckon every round anew."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from dispatcher.clock import iso
+from dispatcher.ground.clock import iso
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.store.ledger import Row
 from dispatcher.store.replays import Replay

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Self
 
-from dispatcher.clock import HOUR, MINUTE, SECOND, iso
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND, iso
 from dispatcher.store import minutes, operators
 from dispatcher.store.engine import Database
-from dispatcher.store.loads import Load, backlog
+from dispatcher.store.loads import Load, loads_of
 from dispatcher.store.minutes import Minute
 from dispatcher.store.operators import Standing
 
@@ -118,7 +118,7 @@ def _as_json(line: Line, now: int) -> dict[str, object]:
 
 def picture(database: Database, now: int, *, operator: str | None = None, exact: bool = False) -> Picture:
     """How things stand now. `exact`: what was delivered is counted, however much it is."""
-    loads = backlog(database, now, exact=exact)
+    loads = loads_of(database, now, exact=exact)
     standings = {one.name: one for one in operators.standings(database)}
     begin = _minute(now - WINDOW + MINUTE)
     lately = minutes.read(database, begin, now + MINUTE, operator)
@@ -149,9 +149,7 @@ def _minute(at: int) -> int:
 def _state(standing: Standing | None) -> str:
     if standing is None or standing.settings is None:
         return "gone"
-    if standing.paused_at is not None:
-        return "paused"
-    return "open" if standing.held_at is None else "held"
+    return standing.doors
 
 
 def _total(lines: Sequence[Line], quiet: Flow) -> Line:

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-from dispatcher.clock import SECOND, Clock
-from dispatcher.events import Event
-from dispatcher.operator import SUMMARY, Notification, Operator, Tell
-from dispatcher.policy import Status
+from dispatcher.ground.clock import SECOND, Clock
+from dispatcher.ground.events import Event
+from dispatcher.ground.operator import SUMMARY, Notification, Operator, Tell
+from dispatcher.ground.policy import Status
 from dispatcher.protocols import PROTOCOLS, summary
-from dispatcher.store.corridor import Fate, accept
+from dispatcher.store.acceptance import Fate, accept
 from dispatcher.store.engine import Database
 from dispatcher.store.search import Filter, find
 from dispatcher.store.toll import Toll, declared_at, oldest, tolls
@@ -91,7 +91,11 @@ class Summaries:
                 fate = await self._store(self._make, one, window, self._failing())
             except Exception:
                 # A bug of ours must not end the deliveries; the next round tries again.
-                self._log.exception("summary_broke", notification=name)
+                self._log.exception(
+                    "summary_broke",
+                    notification=name,
+                    mend="a bug of ours: report this line; the next round tries again",
+                )
                 continue
             self._looked[name] = window
             if fate is Fate.ACCEPTED:

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, cast
 import orjson
 import structlog
 
-from dispatcher.clock import MILLISECOND, SECOND, iso, to_datetime
-from dispatcher.events import printable
-from dispatcher.policy import Claim, Outcome, Verb, Verdict
+from dispatcher.ground.clock import MILLISECOND, SECOND, iso, to_datetime
+from dispatcher.ground.fields import printable
+from dispatcher.ground.policy import Claim, Outcome, Verb, Verdict
 
 Log = structlog.typing.FilteringBoundLogger
 

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dispatcher.errors import Unfit
-from dispatcher.operator import Tls
-from dispatcher.secret import Secret
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.operator import Tls
+from dispatcher.ground.secret import Secret
 
 _MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"})
 _WEAK = ("TOO_SMALL", "TOO_WEAK")

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from dispatcher.errors import Unfit
-from dispatcher.policy import Claim, Outcome, Verb, Verdict
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.policy import Claim, Outcome, Verb, Verdict
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -37,7 +37,10 @@ def refuse_unfit() -> None:
         except ModuleNotFoundError:
             found = None
         if found is None:
-            raise Unfit("is on, and OpenTelemetry is not installed", "pip install 'dispatcher[otel]', or turn it off")
+            raise Unfit(
+                "is on, and OpenTelemetry is not installed",
+                "pip install -e '.[otel]' where the dispatcher was cloned to, or turn it off",
+            )
     if os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
         raise Unfit("is on, and OTEL_TRACES_EXPORTER names another exporter than otlp", "write otlp, or turn it off")
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from dispatcher.secret import Secret
+from dispatcher.ground.secret import Secret
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -24,7 +24,10 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"The authority {folder.name}")])
         constraints = x509.BasicConstraints(ca=True, path_length=0)
+        signs = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        named = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         built = self._builder(self._name, self._key, 1).add_extension(constraints, critical=True)
+        built = built.add_extension(signs, critical=True).add_extension(named, critical=False)
         self.trusted = folder / "authority.pem"
         self.trusted.write_bytes(self._signed(built))
 
@@ -76,6 +79,8 @@ class Authority:
         self, subject: x509.Name, key: Key, days: int, issuer: x509.Name | None = None
     ) -> x509.CertificateBuilder:
         end = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+        # From 3.13 on Python refuses, beneath the system's authorities, what does not name its issuer's key.
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key((key if issuer else self._key).public_key())
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -84,6 +89,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(end - dt.timedelta(days=30))
             .not_valid_after(end)
+            .add_extension(signer, critical=False)
         )
 
     def _signed(self, built: x509.CertificateBuilder, key: Key | None = None) -> bytes:

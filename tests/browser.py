@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dispatcher.account import Role
+from dispatcher.ground.account import Role
 from tests.consoled import COOKIE, Console
+from tests.story import PATIENCE
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api._generated import LocatorAssertions
 
 PROGRAMS = (Path("/usr/bin/chromium"), Path("/usr/bin/chromium-browser"))
 WIDE, PHONE = (1280, 900), (390, 844)
@@ -61,6 +63,7 @@ def visiting(
     if role is not None:
         context.add_cookies([{"name": COOKIE, "value": at.session(role, operator), "url": f"{at.url}/console"}])
     page = context.new_page()
+    page.set_default_timeout(PATIENCE * 1_000)
     faults: list[str] = [] if wrong is None else wrong
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda told: faults.append(told.text) if _is_fault(told.type, told.text) else None)
@@ -76,11 +79,27 @@ def _is_fault(kind: str, text: str) -> bool:
     return kind in ("error", "warning") and not text.startswith("Failed to load resource")
 
 
+def seen(shown: "Locator") -> "LocatorAssertions":
+    """What is to come true of it in time: behind a click the page of before may still stand there, or half of the next.
+
+    A plain assert is for what the step before has waited for.
+    """
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE * 1_000)
+    return expect(shown)
+
+
 def barred(page: "Page") -> list[str]:
     """What axe finds on the page, as sentences."""
-    from axe_playwright_python.sync_playwright import Axe
+    from axe_playwright_python.base import AXE_SCRIPT
 
-    found = Axe().run(page, options={"runOnly": _RULES}).response["violations"]
+    page.evaluate(AXE_SCRIPT)
+    # Of what is in order nothing is told: to describe that takes longer than to look.
+    found = page.evaluate(
+        "options => axe.run(options).then(found => found.violations)",
+        {"runOnly": _RULES, "resultTypes": ["violations"]},
+    )
     return [
         f"{one['id']}: {one['help']}: {[(node['target'], node.get('failureSummary')) for node in one['nodes'][:3]]}"
         for one in found

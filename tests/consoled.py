@@ -11,17 +11,17 @@ from typing import Any
 
 import httpx
 
-from dispatcher import account
-from dispatcher.account import Account, Role, digest, form_token, fresh_token
-from dispatcher.clock import Clock
 from dispatcher.config import load_config
 from dispatcher.config.web import Web
-from dispatcher.console import Desk, routes
+from dispatcher.frontage import Frontage
+from dispatcher.ground import account
+from dispatcher.ground.account import Account, Role, digest, form_token, fresh_token
+from dispatcher.ground.clock import Clock
+from dispatcher.ground.secret import Secret
+from dispatcher.metrics import State
 from dispatcher.roster import Roster, load, open_vault, provision
-from dispatcher.secret import Secret
 from dispatcher.store.accounts import account_named, begin_session, create_account
 from dispatcher.store.engine import Database
-from dispatcher.web import Api, application, bind, serving
 from tests.story import PATIENCE
 from tests.workshop import MovedClock, configuration, kept_log
 
@@ -40,21 +40,28 @@ def sealed_cheaply(password: str) -> str:
 class Console:
     """The application; `faults` is what /readyz would tell. `log` has what it logged."""
 
-    def __init__(self, database: Database, folder: Path, clock: Clock | None = None, url: str = "") -> None:
+    def __init__(self, database: Database, folder: Path, clock: Clock | None = None) -> None:
         self.database = database
         self.clock = clock or MovedClock()
-        self.url = url or f"http://{HOST}"
+        self.url = f"http://{HOST}"
         self.logger, self.lines = kept_log()
         self.faults: dict[str, str] = {}
         config = load_config(configuration(folder, *OPERATORS))
         vault = open_vault(config, database)
         provision(database, vault, config, self.clock.now(), actor="file")
         self._config, self._vault = config, vault
-        self.api = Api(
-            database, self.clock, Web(("127.0.0.1", 0)), lambda: self.roster().operators, vault.lock, self.logger
-        )
-        self.desk = Desk(database, self.clock, self.api.ask, self.roster, lambda: self.faults, self.logger)
-        self.app = application(lambda: self.faults, self.api, routes(self.desk))
+        web = Web(("127.0.0.1", 0))
+        self.front = Frontage(database, self.clock, web, self.roster, vault.lock, self.logger, self)
+        self.api, self.desk, self.app = self.front.api, self.front.desk, self.front.app
+
+    def not_ready(self) -> dict[str, str]:
+        return self.faults
+
+    def checks(self) -> dict[str, str]:
+        return {}
+
+    def state(self) -> State:
+        return State({})
 
     def roster(self) -> Roster:
         return load(self.database, self._vault, self._config)
@@ -130,12 +137,11 @@ async def consoled(database: Database, folder: Path) -> AsyncIterator[Console]:
 @contextmanager
 def console_served(database: Database, folder: Path, clock: Clock | None = None) -> Iterator[Console]:
     """On a port of this machine, from a thread of its own, for as long as the block lasts."""
-    bound = bind(("127.0.0.1", 0))
-    at = Console(database, folder, clock or database.clock(), f"http://127.0.0.1:{bound.getsockname()[1]}")
+    at = Console(database, folder, clock or database.clock())
     up, end, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
 
     async def serve() -> None:
-        async with at.api.working(), serving(bound, at.app, Web(("127.0.0.1", 0))):
+        async with at.front.open() as at.url:
             up.set()
             await end.wait()
 

@@ -9,12 +9,12 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Any
 from urllib.parse import parse_qs
 
-from dispatcher.clock import WallClock
-from dispatcher.events import parse_json
-from dispatcher.operator import Operator
+from dispatcher.ground.clock import WallClock
+from dispatcher.ground.events import parse_json
+from dispatcher.ground.operator import Operator
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.receiver import Entry, Faults, Receiver
-from dispatcher.receiver.desks import Desk, Reading, read_request
+from dispatcher.receiver.endpoints import Endpoint, Reading, read_request
 from dispatcher.receiver.http import Answer, Connection, Request
 from dispatcher.receiver.reading import Refusal
 
@@ -27,15 +27,15 @@ _KNOWN = {
 
 
 class Reader:
-    """A desk's reader with something done to what it reads, or instead of what it refuses."""
+    """An endpoint's reader with something done to what it reads, or instead of what it refuses."""
 
-    def __init__(self, desk: Desk, bend: "type[Bent]") -> None:
-        self._own, self._bend, self._desk = desk.reader, bend, desk
-        self.key, self.word, self.conflict = desk.reader.key, desk.reader.word, desk.reader.conflict
-        self.refuse = desk.reader.refuse
+    def __init__(self, endpoint: Endpoint, bend: "type[Bent]") -> None:
+        self._own, self._bend, self._endpoint = endpoint.reader, bend, endpoint
+        self.key, self.word, self.conflict = endpoint.reader.key, endpoint.reader.word, endpoint.reader.conflict
+        self.refuse = endpoint.reader.refuse
 
     def read(self, body: bytes) -> Entry:
-        self._bend.look(self._desk, body)
+        self._bend.look(self._endpoint, body)
         try:
             return self._bend.bent(self._own.read(body))
         except Refusal as refusal:
@@ -43,7 +43,7 @@ class Reader:
             if key is None or not self._bend.lenient(str(refusal)):
                 raise
             content = {self.key: key, **refusal.read}
-            return Entry(operator=self._desk.operator, type=self._desk.type, key=key, uid="", content=content)
+            return Entry(operator=self._endpoint.operator, type=self._endpoint.type, key=key, uid="", content=content)
 
 
 class Faulty(Receiver):
@@ -61,15 +61,15 @@ class Faulty(Receiver):
 class Bent(Faulty):
     def __init__(self, operators: Sequence[Operator]) -> None:
         super().__init__(operators)
-        for desk in self._desks:
-            desk.reader = Reader(desk, type(self))
+        for endpoint in self._endpoints:
+            endpoint.reader = Reader(endpoint, type(self))
 
     @staticmethod
     def bent(entry: Entry) -> Entry:
         return entry
 
     @staticmethod
-    def look(_desk: Desk, _body: bytes) -> None:
+    def look(_endpoint: Endpoint, _body: bytes) -> None:
         pass
 
     @staticmethod
@@ -134,9 +134,9 @@ class TsIsContent(Bent):
 
 class RefusesUnknown(Bent):
     @staticmethod
-    def look(desk: Desk, body: bytes) -> None:
+    def look(endpoint: Endpoint, body: bytes) -> None:
         given = parse_json(body)
-        if given.keys() - _KNOWN[desk.type]:
+        if given.keys() - _KNOWN[endpoint.type]:
             raise Refusal("body: a field is not known", given)
 
 
@@ -169,60 +169,65 @@ class RefusesLarge(Bent):
 
 
 class BooksTwice(Faulty):
-    def _book(self, desk: Desk, entry: Entry) -> Any:
-        said = super()._book(desk, entry)
+    def _book(self, endpoint: Endpoint, entry: Entry) -> Any:
+        said = super()._book(endpoint, entry)
         if said.became == "duplicates":
             self.more.append(entry)
         return said
 
 
-class NotSafeForTwo(Faulty):
+class LooksFirst(Faulty):
     """Looks first and books later, and something comes in between."""
 
     async def _take(self, connection: Connection, request: Request) -> None:
-        reading = read_request(self._desks, request)
-        known = reading.named in self.booked
-        for _ in range(ROUNDS):
-            await asyncio.sleep(0)
-        said = self._enter(reading)
-        if said.became == "duplicates" and not known:
-            assert isinstance(reading.verdict, Entry)
-            self.more.append(reading.verdict)
-        await connection.send(said.answer)
-
-
-class LoserGets500(Faulty):
-    """The second of two at once runs into the unique index, and nobody catches that."""
-
-    async def _take(self, connection: Connection, request: Request) -> None:
-        reading = read_request(self._desks, request)
+        reading = read_request(self._endpoints, request)
         known = reading.named in self.booked
         for _ in range(ROUNDS):
             await asyncio.sleep(0)
         said = self._enter(reading)
         lost = said.became == "duplicates" and not known
-        await connection.send(Answer(500, {}) if lost else said.answer)
+        await connection.send(self._lost(reading, said.answer) if lost else said.answer)
+
+    def _lost(self, reading: Reading, answer: Answer) -> Answer:
+        """What the second of two at once gets, which did not see the first."""
+        raise NotImplementedError
+
+
+class NotSafeForTwo(LooksFirst):
+    """Both are booked."""
+
+    def _lost(self, reading: Reading, answer: Answer) -> Answer:
+        assert isinstance(reading.verdict, Entry)
+        self.more.append(reading.verdict)
+        return answer
+
+
+class LoserGets500(LooksFirst):
+    """The second runs into the unique index, and nobody catches that."""
+
+    def _lost(self, reading: Reading, answer: Answer) -> Answer:
+        return Answer(500, {})
 
 
 class DuplicatesGet500(Faulty):
-    def _book(self, desk: Desk, entry: Entry) -> Any:
-        said = super()._book(desk, entry)
+    def _book(self, endpoint: Endpoint, entry: Entry) -> Any:
+        said = super()._book(endpoint, entry)
         return said._replace(answer=Answer(500, {})) if said.became == "duplicates" else said
 
 
 class TakesOtherContent(Faulty):
-    def _book(self, desk: Desk, entry: Entry) -> Any:
-        said = super()._book(desk, entry)
-        return said._replace(answer=desk.known) if said.answer == desk.reader.conflict else said
+    def _book(self, endpoint: Endpoint, entry: Entry) -> Any:
+        said = super()._book(endpoint, entry)
+        return said._replace(answer=endpoint.known) if said.answer == endpoint.reader.conflict else said
 
 
 class ForgetsSoon(Faulty):
     """A cache of the latest numbers instead of an index."""
 
-    def _book(self, desk: Desk, entry: Entry) -> Any:
-        said = super()._book(desk, entry)
+    def _book(self, endpoint: Endpoint, entry: Entry) -> Any:
+        said = super()._book(endpoint, entry)
         latest = [key for _, _, key in self.booked][-3:]
-        return said._replace(answer=desk.reader.conflict) if entry.key not in latest else said
+        return said._replace(answer=endpoint.reader.conflict) if entry.key not in latest else said
 
 
 class AnswersFirst(Faulty):
@@ -230,21 +235,21 @@ class AnswersFirst(Faulty):
 
     def _enter(self, reading: Reading) -> Any:
         said = super()._enter(reading)
-        return said._replace(answer=self._desks[0].booked) if said.answer.status == 401 else said
+        return said._replace(answer=self._endpoints[0].booked) if said.answer.status == 401 else said
 
 
 class IgnoresToken(Faulty):
     def __init__(self, operators: Sequence[Operator]) -> None:
         super().__init__(operators)
-        for desk in self._desks:
-            desk.trust.knows = lambda request: True  # type: ignore[method-assign]  # the fault
+        for endpoint in self._endpoints:
+            endpoint.trust.knows = lambda request: True  # type: ignore[method-assign]  # the fault
 
 
 class IgnoresSignature(Faulty):
     def __init__(self, operators: Sequence[Operator]) -> None:
         super().__init__(operators)
-        for desk in self._desks:
-            desk.trust.objection = lambda request: None  # type: ignore[method-assign]  # the fault
+        for endpoint in self._endpoints:
+            endpoint.trust.objection = lambda request: None  # type: ignore[method-assign]  # the fault
 
 
 class BooksWhatItRefuses(Faulty):
@@ -277,7 +282,7 @@ class Hangs(Faulty):
     """Says nothing at all to what it refuses."""
 
     async def _take(self, connection: Connection, request: Request) -> None:
-        reading = read_request(self._desks, request)
+        reading = read_request(self._endpoints, request)
         said = self._enter(reading)
         if said.became == "refused":
             await connection.misbehave(Faults(reset=True))

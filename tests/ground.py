@@ -9,11 +9,13 @@ from typing import Any
 
 from hypothesis import settings
 
+from dispatcher.accept import Lock, read_event
 from dispatcher.config import Config, read_config
-from dispatcher.errors import ConfigError, EventError, Fault
-from dispatcher.events import Field, collect_fields
-from dispatcher.operator import Operator
-from dispatcher.policy import Claim, Outcome, Reason
+from dispatcher.ground.errors import ConfigError, EventError, Fault, Unfit
+from dispatcher.ground.events import Event, parse_json
+from dispatcher.ground.fields import Field, collect_fields
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import Claim, Outcome, Reason
 
 # A busy machine is no fault of the code, and a test leaves nothing behind.
 settings.register_profile("dispatcher", deadline=None, database=None)
@@ -108,6 +110,15 @@ def line(event: Mapping[str, Any], without: Sequence[str] = (), **raw: str) -> s
     """The event as a line of JSON; `raw` puts JSON text in place of a field's value, digit by digit."""
     parts = {name: json.dumps(value, ensure_ascii=False) for name, value in event.items()} | raw
     return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in parts.items() if name not in without) + "}"
+
+
+def parse_event(line: bytes | str, operators: Mapping[str, Operator], lock: Lock) -> Event:
+    """The event in one line of JSON, as an operator among these wants it. Raises EventError."""
+    try:
+        raw = parse_json(line)
+    except Unfit as unfit:
+        raise EventError([unfit.at("line")]) from None
+    return read_event(raw, operators, lock)
 
 
 def read_fields(raw: Mapping[str, Any], fields: Sequence[Field], also: Sequence[str] = ()) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["dispatcher"]):
-    from dispatcher.errors import Unfit
-    from dispatcher.events import Event, _parse_thoroughly, parse_json
-    from dispatcher.policy import Outcome, judge, read_answer
+    from dispatcher.ground.errors import Unfit
+    from dispatcher.ground.events import Event, _parse_thoroughly, parse_json
+    from dispatcher.ground.policy import Outcome, judge, read_answer
     from tests.ground import NOW, claim
     from tests.nasty import contract
     from tests.test_bad_input import RULES, agreed, assert_helps, assert_sends, read, takers

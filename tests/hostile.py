@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 
-from dispatcher.clock import SECOND, WallClock
-from dispatcher.policy import Outcome, Reason
-from dispatcher.wire import PinnedTransport, Resolver, Wire, build_request
+from dispatcher.ground.clock import SECOND, WallClock
+from dispatcher.ground.policy import Outcome, Reason
+from dispatcher.wire import Headers, PinnedTransport, Request, Resolver, Wire
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LOOPBACK = ("127.0.0.0/8", "::1/128")
-# Longer than anything here takes, shorter than a connection may rest: whoever waits so long waits for ever.
-PATIENCE = 3.5
+# Only to end a hang.
+PATIENCE = 60.0
+# Shorter than a connection may rest: whoever is still there then has not hung up.
+RESTS = 3.5
 
 
 class Peer:
@@ -152,7 +154,7 @@ class Operator:
 
     async def left(self) -> None:
         """Returns when every caller has hung up; TimeoutError when one stays."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(RESTS):
             for peer in self.peers:
                 await peer.over.wait()
 
@@ -277,7 +279,7 @@ class Caller:
     def __init__(
         self,
         allow: Sequence[str] = LOOPBACK,
-        connect_timeout: int = 3 * SECOND,
+        connect_timeout: int = 30 * SECOND,
         context: ssl.SSLContext | None = None,
     ) -> None:
         self.resolver = Resolver()
@@ -286,9 +288,13 @@ class Caller:
         self.wire = Wire(WallClock())
 
     async def post(
-        self, url: str, deadline: int = 5 * SECOND, body: bytes = b"{}", headers: Sequence[tuple[str, str]] = ()
+        self, url: str, deadline: int = 60 * SECOND, body: bytes = b"{}", headers: Sequence[tuple[str, str]] = ()
     ) -> Outcome:
-        return await self.wire.post(self.transport, build_request(url, headers, body), deadline)
+        return await self.wire.post(self.transport, Request(url, Headers(headers), body), deadline)
+
+    async def told_of_the_end(self) -> None:
+        """Returns when no connection that rests looks open any more: a request that crosses its end is a reset."""
+        await until(lambda: not any(one.reusable for pool in self.transport._idle.values() for one in pool))
 
 
 @asynccontextmanager
@@ -300,7 +306,7 @@ async def calling(**options: Any) -> AsyncIterator[Caller]:
         await caller.transport.aclose()
 
 
-async def played(act: Act, deadline: int = 5 * SECOND, **request: Any) -> Outcome:
+async def played(act: Act, deadline: int = 60 * SECOND, **request: Any) -> Outcome:
     """What comes of one POST to an operator with this act. The caller has hung up by then, or it raises."""
     async with playing(act) as (operator, url), calling() as caller:
         outcome = await caller.post(url, deadline, **request)

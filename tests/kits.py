@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from dispatcher.crypto import CipherName, IvEncoding, IvMode, KeyEncoding, Output, Padding
+from dispatcher.ground.crypto import CipherName, IvEncoding, IvMode, KeyEncoding, Output, Padding
 from dispatcher.kit import kit_files
 from tests.ground import config_with
 from tests.story import PATIENCE, toml, until

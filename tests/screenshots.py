@@ -7,9 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from dispatcher.clock import HOUR, MINUTE, SECOND
-from dispatcher.events import Event
-from dispatcher.policy import Reason
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND
+from dispatcher.ground.events import Event
+from dispatcher.ground.policy import Reason
 from dispatcher.store import minutes
 from dispatcher.store.engine import Database
 from dispatcher.store.minutes import Minute

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from dispatcher.apikey import ApiKey, Scope, digest, fresh_token
 from dispatcher.config.web import Web
-from dispatcher.operator import Operator
+from dispatcher.ground.apikey import ApiKey, Scope, digest, fresh_token
+from dispatcher.ground.operator import Operator
 from dispatcher.store.engine import Database
 from dispatcher.store.keys import create_key
 from dispatcher.tracing import Traces

@@ -1,26 +1,30 @@
 """The stores that the tests run on: files, and one PostgreSQL server for each process of the test run."""
 
+import functools
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import delete, text
+from sqlalchemy import Connection, Engine, delete, event, text
 
-from dispatcher.place import Place, Server
+from dispatcher.ground.place import Place, Server
+from dispatcher.ground.secret import Secret
 from dispatcher.seal.vault import MasterKey, Vault
-from dispatcher.secret import Secret
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.notary import Notary
 from dispatcher.store.schema import locks, metadata, workers
+from tests.warm import warm
 
 VARIABLE = "DISPATCHER_TEST_POSTGRESQL"
 # The rows of `locks` are made with the tables, and stay.
@@ -28,13 +32,39 @@ _TABLES = [table.name for table in reversed(metadata.sorted_tables) if table is 
 _EMPTY = ";".join(
     ["DROP FUNCTION IF EXISTS trap CASCADE"]
     + [f"DELETE FROM {name}" for name in _TABLES]
-    + ["ALTER SEQUENCE deliveries_id_seq RESTART"]
+    + [f"ALTER SEQUENCE {name}_id_seq RESTART" for name in ("deliveries", "replays")]
 )
 
 _CUT_OFF = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'dispatcher%'"
 )
+
+
+class Compiled(dict[tuple[Any, ...], Any]):
+    """Compiled statements by the kind of their store: SQLAlchemy itself compiles them anew for each engine.
+
+    A process opens one or two; the tests open thousands, and most of their time went there.
+    """
+
+    def get(self, key: tuple[Any, ...], default: Any = None) -> Any:
+        return super().get(self._alike(key), default)
+
+    def __setitem__(self, key: tuple[Any, ...], compiled: Any) -> None:
+        super().__setitem__(self._alike(key), compiled)
+
+    @staticmethod
+    def _alike(key: tuple[Any, ...]) -> tuple[Any, ...]:
+        dialect, *rest = key
+        return (dialect.name, dialect.server_version_info, *rest)
+
+
+_COMPILED = Compiled()
+
+
+@event.listens_for(Engine, "engine_connect")
+def _share(connection: Connection) -> None:
+    connection.execution_options(compiled_cache=_COMPILED)
 
 
 class PostgreSQL:
@@ -79,18 +109,25 @@ class Stores:
     """Which store is used at the moment: the server's where there is one, else a file in the test's folder."""
 
     def __init__(self) -> None:
-        self.current: PostgreSQL | None = None
+        self._current: PostgreSQL | None = None
+        # Whether anybody has asked which one it is.
+        self.asked = False
+
+    @property
+    def current(self) -> PostgreSQL | None:
+        self.asked = True
+        return self._current
 
     @contextmanager
     def on(self, server: PostgreSQL | None) -> Iterator[None]:
         """On a server with an empty database, for as long as this lasts; on files for None."""
-        before, self.current = self.current, server
+        before, self._current, self.asked = self._current, server, False
         try:
             if server is not None:
                 server.empty()
             yield
         finally:
-            self.current = before
+            self._current = before
 
     def place(self, folder: Path) -> Place:
         return folder / "dispatcher.db" if self.current is None else self.current.place
@@ -112,8 +149,24 @@ def notary() -> Notary:
     return Notary(vault.lock, vault.unlock)
 
 
+@functools.cache
+def _new() -> bytes:
+    """A file as `open_database` makes it."""
+    with TemporaryDirectory() as folder:
+        open_database(Path(folder) / "new.db").close()
+        return (Path(folder) / "new.db").read_bytes()
+
+
+def make(place: Place) -> None:
+    """The tables, where there is no file yet: to write one that is known costs a tenth of making it."""
+    if isinstance(place, Path) and not place.exists():
+        place.touch(0o600)
+        place.write_bytes(_new())
+
+
 def open_store(place: Place) -> Database:
     """A store on which something can be done by hand."""
+    make(place)
     database = open_database(place)
     database.notary = notary()
     return database
@@ -139,6 +192,44 @@ def apart(server: PostgreSQL | None, folder: Path, name: str) -> Iterator[Place]
         door.close()
 
 
+class Kept:
+    """What stands in a store, to be put into others of its kind: a long story need be told but once."""
+
+    def __init__(self, database: Database) -> None:
+        self._worker = database.worker
+        self._file = b""
+        self._rows: dict[str, bytes] = {}
+        self._sequences: list[str] = []
+        with database.reading() as connection:
+            driver = connection.connection.dbapi_connection
+            assert driver is not None
+            if isinstance(database.place, Path):
+                self._file = cast(sqlite3.Connection, driver).serialize()
+                return
+            for name in reversed(_TABLES):
+                with cast(Any, driver).cursor().copy(f"COPY {name} TO STDOUT (FORMAT binary)") as told:
+                    self._rows[name] = b"".join(told)
+            used = "FROM pg_sequences WHERE schemaname = current_schema() AND last_value IS NOT NULL"
+            counted = connection.execute(text(f"SELECT sequencename, last_value {used}")).all()
+            self._sequences = [f"setval('{name}', {value})" for name, value in counted]
+
+    def open(self, place: Place) -> Database:
+        """A store in which nothing was, as if whoever told the story went on there."""
+        if isinstance(place, Path):
+            place.touch(0o600)
+            place.write_bytes(self._file)
+        database = open_store(place)
+        database.worker = self._worker
+        if self._rows:
+            with database.writing() as connection:
+                driver = cast(Any, connection.connection.dbapi_connection)
+                for name, rows in self._rows.items():
+                    with driver.cursor().copy(f"COPY {name} FROM STDIN (FORMAT binary)") as tell:
+                        tell.write(rows)
+                connection.exec_driver_sql(f"SELECT {', '.join(self._sequences)}")
+        return database
+
+
 def is_used(place: Place) -> bool:
     """Whether a daemon, or anybody, was at work there before."""
     if isinstance(place, Path):
@@ -162,11 +253,26 @@ def bury(place: Place) -> None:
 def postgresql(folder: Path, worker: str) -> Iterator[PostgreSQL]:
     """A server of our own in this folder, or a schema of our own on the one that the environment names."""
     given = os.environ.get(VARIABLE)
-    with _on_theirs(given, worker) if given else started(folder) as postgresql:
+    with _on_theirs(given, worker) if given else _on_ours(folder) as postgresql:
         try:
             yield postgresql
         finally:
             postgresql.close()
+
+
+@contextmanager
+def _on_ours(folder: Path) -> Iterator[PostgreSQL]:
+    with started(folder) as server, warm(server.process.get_uri().partition("host=")[2]):
+        yield server
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """For servers, which run as users of their own: pytest closes its folders to others whenever another run begins."""
+    where = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    with TemporaryDirectory(prefix="dispatcher-", dir=where, ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
 
 
 @contextmanager
@@ -215,6 +321,8 @@ class Standby(PostgreSQL):
     def close(self) -> None:
         super().close()
         self.call("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+        # A leader that nobody has buried yet would pass for one that runs.
+        self._leader.get_postmaster_info().process.wait(60)
 
 
 @contextmanager

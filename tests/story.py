@@ -5,7 +5,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,13 +18,14 @@ from typing import Any, NamedTuple, Self, TypeVar
 import httpx
 
 from dispatcher.store.engine import open_database
+from tests import nursery
 from tests.ground import IV, KEY, line, notice
+from tests.nursery import COMMAND
 from tests.stores import PostgreSQL
 
 T = TypeVar("T")
 
 PATIENCE = 60.0
-COMMAND = (sys.executable, "-m", "dispatcher")
 
 
 class Done(NamedTuple):
@@ -50,6 +50,15 @@ def until(happens: Callable[[], T], seconds: float = PATIENCE, told: Callable[[]
         assert time.monotonic() < deadline, f"not within {seconds} s: {given!r} {told()}"
         time.sleep(0.01)
     return given
+
+
+@contextmanager
+def free_port() -> Iterator[int]:
+    """A free port, kept free for whoever may share an address that is bound but not listened on."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield int(reserved.getsockname()[1])
 
 
 def toml(value: object) -> str:
@@ -92,19 +101,19 @@ class Receiver:
 
     def booked(self) -> dict[str, int]:
         """How often each order was accepted, by its number; it stands here once it is booked."""
-        rows = httpx.get(f"{self.url}/received", trust_env=False).json()
+        rows = httpx.get(f"{self.url}/received", trust_env=False, timeout=60).json()
         times = {row["order_no"]: row["times"] for row in rows}
         assert len(times) == len(rows), "an order stands twice in the books"
         return times
 
     def requests(self) -> int:
-        return int(httpx.get(f"{self.url}/stats", trust_env=False).json()["requests"])
+        return int(httpx.get(f"{self.url}/stats", trust_env=False, timeout=60).json()["requests"])
 
 
 class Daemon:
     """`dispatcher run` as a process, and what it has logged so far."""
 
-    def __init__(self, process: subprocess.Popen[str], web: str) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", web: str) -> None:
         self.process = process
         self.web = web
         self.lines: list[str] = []
@@ -125,7 +134,7 @@ class Daemon:
         return [one for one in parsed if one["event"] == event]
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.web}{path}", trust_env=False)
+        return httpx.get(f"{self.web}{path}", trust_env=False, timeout=60)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -170,11 +179,8 @@ class Story:
         self._reserved.close()
 
     def port(self) -> int:
-        """A free port, kept free for whoever may share an address that is bound but not listened on."""
-        reserved = self._reserved.enter_context(socket.socket())
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.bind(("127.0.0.1", 0))
-        return int(reserved.getsockname()[1])
+        """A free port, kept free until the story ends."""
+        return self._reserved.enter_context(free_port())
 
     def add_operator(self, name: str, **settings: Any) -> None:
         self.operators[name] = {
@@ -209,9 +215,10 @@ class Story:
     def call(self, *words: object, stdin: str | bytes = b"", env: Mapping[str, str] | None = None) -> Done:
         """A command, to its end. It never shows a traceback."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(self.line(*words), input=given, capture_output=True, env=env, timeout=60, check=False)
+        done = nursery.run(self.line(*words), given, PATIENCE, env)
         told = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
         assert "Traceback" not in told.err, told.err
+        assert "a bug of ours" not in told.err, told.err
         assert not leaks(told.out + told.err), told
         return told
 
@@ -254,7 +261,7 @@ class Story:
 
     def query(self, text: str) -> list[tuple[Any, ...]]:
         """Rows straight from the database."""
-        with closing(sqlite3.connect(self.database)) as connection:
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE)) as connection:
             return connection.execute(text).fetchall()
 
     def statuses(self, operator: str = "acme") -> Counter[str]:
@@ -272,7 +279,7 @@ class Story:
     @contextmanager
     def starting(self, command: str = "run") -> Iterator[Daemon]:
         """`dispatcher run` (or `web`), whether it comes up or not; ends with the block, however that ends."""
-        with subprocess.Popen(self.line(command), stderr=subprocess.PIPE, text=True) as process:
+        with nursery.start(self.line(command), stderr=subprocess.PIPE, encoding="utf-8") as process:
             daemon = Daemon(process, f"http://{self.tables['web']['listen']}")
             try:
                 yield daemon
@@ -296,7 +303,7 @@ class Story:
     def receiving(self, *options: str, config: Path | None = None, operator: str = "acme") -> Iterator[Receiver]:
         """The demo operator; with another `config` it plays by that one's key and token."""
         words = ["receiver", "-q", "--operator", operator, *options, "-c", str(config or self.config)]
-        with subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True) as process:
+        with nursery.start([*COMMAND, *words], stderr=subprocess.PIPE, encoding="utf-8") as process:
             try:
                 assert process.stderr
                 heard = up_to("receiver listens on ", process.stderr)

@@ -24,7 +24,7 @@ async def main(path: Path) -> None:
     daemon = Daemon(load_config(path), configure_logs(as_json=True, level="info"))
     daemon.rounds.every(0.2, "often", daemon.dispatch.look)
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, daemon.dispatch._thread.submit, time.sleep, 3_600)
+    loop.add_signal_handler(signal.SIGUSR1, daemon.dispatch.store._thread.submit, time.sleep, 3_600)
     loop.add_signal_handler(signal.SIGUSR2, time.sleep, LOOP_HANGS_SECONDS)
     await daemon.run()
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dispatcher.accept import parse_event, read_event
-from dispatcher.errors import EventError, Unfit
-from dispatcher.events import Event, parse_json
-from dispatcher.operator import Auth, NetCheck
-from tests.ground import line, lock, notice, operators
+from dispatcher.accept import read_event
+from dispatcher.ground.errors import EventError, Unfit
+from dispatcher.ground.events import Event, parse_json
+from dispatcher.ground.operator import Auth, NetCheck
+from tests.ground import line, lock, notice, operators, parse_event
 
 OPERATORS = operators()
 OWN_TOKENS = operators(terms={"auth": Auth.PER_EVENT}, token=None)

@@ -11,9 +11,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from dispatcher.config import Config, draft_operator
-from dispatcher.errors import ConfigError, Fault
-from dispatcher.operator import Auth, ClientAuth, Mint, OAuth, Signing, TimeUnit, Tls
-from dispatcher.secret import Secret
+from dispatcher.ground.errors import ConfigError, Fault
+from dispatcher.ground.operator import Auth, ClientAuth, Mint, OAuth, Signing, TimeUnit, Tls
+from dispatcher.ground.secret import Secret
 from tests.authority import Authority
 from tests.ground import ACME, IV, KEY, config_with
 from tests.story import toml

@@ -13,14 +13,13 @@ import pytest
 from sqlalchemy import delete
 
 from dispatcher.accept import committer
-from dispatcher.apikey import Scope
-from dispatcher.clock import DAY
-from dispatcher.errors import StoreUnavailable
-from dispatcher.events import MAX_EVENT_BYTES, Event
-from dispatcher.policy import Reason
-from dispatcher.store.corridor import Fate
+from dispatcher.ground.apikey import Scope
+from dispatcher.ground.clock import DAY
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.events import MAX_EVENT_BYTES, Event
+from dispatcher.ground.policy import Reason
+from dispatcher.store.acceptance import Fate, Receipt, accept_told
 from dispatcher.store.engine import Database
-from dispatcher.store.receipts import Receipt, accept_told
 from dispatcher.store.schema import deliveries
 from dispatcher.web import events, reading
 from dispatcher.web.problem import Kind
@@ -30,11 +29,6 @@ from tests.stores import trap, untrap
 from tests.workshop import accept, event, failed, row, rows, settle, settled, take, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from bench.processes import Workers, running
 from bench.results import Cell, Results, Row, Stamp, Stamped, attempted
 from bench.sink import NO, UNFRAMED, YES, Tally
 from bench.stats import Counted, sink
+from tests.story import until
 
 THEN = Stamp("2026-01-01", "aaaaaaa", "an old machine")
 NOW = Stamp("2026-02-02", "bbbbbbb", "a new machine")
@@ -42,7 +43,7 @@ class Client:
     """One connection to the sink."""
 
     def __init__(self, counted: Counted) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", int(counted.url.rpartition(":")[2])), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", int(counted.url.rpartition(":")[2])), timeout=60)
         self._come = b""
 
     def send(self, data: bytes) -> None:
@@ -265,7 +266,7 @@ def test_a_worker_that_ended_is_told_by_its_last_words_and_children_go_with_thei
         parent.check()
     assert parent.resident_bytes() > 0
     parent.kill()
-    assert parent.resident_bytes() == 0
+    until(lambda: parent.resident_bytes() == 0)
 
 
 # The page.

@@ -10,14 +10,15 @@ import httpx
 import pytest
 
 import dispatcher.dispatch
-from dispatcher.clock import DAY, HOUR, MINUTE, SECOND
+import dispatcher.dispatch.thread
 from dispatcher.dispatch import Lane
 from dispatcher.dispatch.lane import Turn
-from dispatcher.errors import StoreUnavailable
-from dispatcher.operator import Breaker
-from dispatcher.policy import Verb, Verdict
-from dispatcher.store import corridor, operators
-from dispatcher.store.operators import Standing
+from dispatcher.ground.clock import DAY, HOUR, MINUTE, SECOND
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.operator import Breaker
+from dispatcher.ground.policy import Verb, Verdict
+from dispatcher.store import acceptance, corridor, operators
+from dispatcher.store.operators import Closing, Standing
 from dispatcher.wire.failures import LocalFault
 from tests.ground import NOW, operator
 from tests.workshop import Bench, Gate, configuration, event, rows, until
@@ -28,11 +29,6 @@ OK = httpx.Response(200)
 NO = httpx.Response(500)
 BREAKER = '{ failures = 3, probe = "30s" }'
 PROBE = 30 * SECOND
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def standing(at: Bench, operator: str = "acme") -> Standing:
@@ -85,7 +81,7 @@ class Deaf:
         self.refused = 0
         for name in ("stop", "start"):
             patch.setattr(operators, name, self._or_away(getattr(operators, name)))
-        patch.setattr(dispatcher.dispatch, "BACKOFF_SECONDS", (0.001,))
+        patch.setattr(dispatcher.dispatch.thread, "BACKOFF_SECONDS", (0.001,))
 
     def _or_away(self, work: Callable[..., Any]) -> Callable[..., Any]:
         def called(*given: Any) -> Any:
@@ -148,7 +144,7 @@ async def test_one_operators_breaker_does_not_touch_another(tmp_path: Path) -> N
         bolt = at.router.post("https://bolt.example/Demo/notice").mock(return_value=OK)
         coin = at.router.post("https://coin.example/Demo/notice").mock(side_effect=[NO, NO, *[OK] * 18])
         for name in ("acme", "bolt", "coin"):
-            corridor.accept(at.database, [event(key, operator=name) for key in range(20)], NOW)
+            acceptance.accept(at.database, [event(key, operator=name) for key in range(20)], NOW)
         await at.look()
         assert (at.sent, bolt.call_count, coin.call_count) == (3, 20, 20)
         assert [standing(at, name).held_at for name in ("acme", "bolt", "coin")] == [NOW, None, None]
@@ -369,7 +365,7 @@ async def test_what_is_sent_first_after_a_hold_without_breaker_has_its_whole_win
         await at.look()
         at.clock.move(HOUR)
         configuration(tmp_path, concurrency="1")
-        at.daemon._provision(at.config)
+        at.daemon.enrolment.provision(at.config)
         await at.send(1)
         assert at.row()[5:7] == ("pending", 1)
         assert standing(at)[6:] == (None, None, None, HOUR)
@@ -388,7 +384,7 @@ async def test_a_daemon_that_sleeps_writes_at_once_that_an_operator_without_brea
         await at.daemon.reload(at.path)
         await until(lambda: standing(at).held_at is None)
         at.dispatch.stop()
-        await asyncio.wait_for(run, 5)
+        await asyncio.wait_for(run, 60)
         assert len(at.told("operator_released")) == 1
 
 
@@ -434,7 +430,7 @@ async def test_a_probe_that_succeeds_during_a_pause_ends_the_hold_but_not_the_pa
 async def trip(at: Bench, deaf: Deaf, *keys: int) -> "asyncio.Task[None]":
     """Acme trips its breaker while the store takes no hold; the corridor is busy trying to write it."""
     deaf.away = True
-    corridor.accept(at.database, [event(key) for key in keys], at.clock.now())
+    acceptance.accept(at.database, [event(key) for key in keys], at.clock.now())
     working = asyncio.create_task(at.look())
     await until(lambda: bool(deaf.refused))
     return working
@@ -469,7 +465,7 @@ async def test_a_breaker_that_trips_while_a_turn_is_waited_for_holds_from_that_m
             raise StoreUnavailable("the disk is full")
         return work(*given)
 
-    monkeypatch.setattr(dispatcher.dispatch, "BACKOFF_SECONDS", (0.001,))
+    monkeypatch.setattr(dispatcher.dispatch.thread, "BACKOFF_SECONDS", (0.001,))
     async with Bench(configuration(tmp_path, breaker=BREAKER), answer=no) as at:
         await at.send(1, 2, 3)
         monkeypatch.setattr(corridor, "turn", refuse)
@@ -559,21 +555,21 @@ async def test_operators_that_were_read_before_it_tripped_do_not_undo_the_hold(t
 
     async with Bench(configuration(tmp_path, breaker=BREAKER, concurrency="3"), answer=no) as at:
         await at.send(*range(20))
-        load = at.daemon._load
+        load = at.daemon.enrolment.load
 
         def loaded() -> Any:
             found = load()
-            at.daemon._load = load  # type: ignore[method-assign]  # in place of the one that reads the store
+            at.daemon.enrolment.load = load  # type: ignore[method-assign]  # in place of the one that reads the store
             return found
 
         async def read_and_trip(revision: int) -> None:
             roster = await at.dispatch.store(loaded)
             gate.open()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while not lane(at).held:  # noqa: ASYNC110 - what is waited for has no event of its own
                     await asyncio.sleep(0)
             assert revision == roster.revision
-            at.daemon._enrol(roster)
+            at.daemon.enrolment.take(roster)
             at.dispatch.refresh = at.daemon._refresh
             assert lane(at).held
 
@@ -603,7 +599,7 @@ async def test_a_stop_waits_until_the_hold_is_written(tmp_path: Path, monkeypatc
         await until(lambda: deaf.refused >= 3)
         assert not run.done()
         deaf.away = False
-        await asyncio.wait_for(run, 5)
+        await asyncio.wait_for(run, 60)
         assert standing(at).held_at == NOW
         assert {one.status for one in rows(at.database)} == {"pending"}
 
@@ -656,6 +652,18 @@ def test_a_hold_and_a_release_that_are_both_unwritten_add_up_when_the_row_is_rea
     one.wrote(release)
     one.stand(row._replace(closed_total=107))
     assert (one.held, one.closed(NOW + DAY)) == (False, 107)
+
+
+def test_for_how_long_it_was_closed_by_a_moment_that_is_past_leaves_out_what_came_after_it() -> None:
+    one, since = alone(1), NOW + 300
+    row = Standing("acme", "file", "", None, 1, NOW, since, None, since, 10)
+    one.stand(row, [Closing(NOW + 100, 0), Closing(since, 10)])
+    past = (90, 105, 200, 300, 305)
+    assert [one.closed_by(NOW + at) for at in past] == [0, 5, 10, 10, 15]
+    one.stand(row._replace(paused_at=None, closed_since=None, closed_total=30), [*one.closings])
+    assert [one.closed_by(NOW + at) for at in (*past, 400)] == [0, 5, 10, 10, 15, 30]
+    assert [one.closed_by(NOW + at, 10) for at in (*past, 400)] == [10, 10, 10, 10, 15, 30], "the clock was set back"
+    assert [one.closed_by(NOW + at, 30) for at in (*past, 400)] == [30] * 6
 
 
 async def test_a_probe_that_fails_is_recorded_and_uses_nothing_up(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ GIVEN = replace(COSTS, delivery_us=182.0, failed_us=182.0, accepted_us=59.0)
 
 
 def test_the_page_and_its_picture_are_what_the_reckoning_gives() -> None:
-    told = "run: python -m bench.cells"
+    told = "run: python -m bench.cells_page"
     assert PAGE.read_text("utf-8") == page(), told
     assert PICTURE.read_text("utf-8") == picture(), told
 

@@ -21,23 +21,23 @@ from dispatcher.certify.check import Flaw, Result
 from dispatcher.certify.checks import CHECKS, checks_of
 from dispatcher.certify.letters import Sender
 from dispatcher.certify.orders import FLOAT_STEP, PREFIX, Content, Orders
-from dispatcher.certify.report import Run, page
+from dispatcher.certify.report import Run, document, page
 from dispatcher.certify.suite import Answered, Finding, Plan, Suite
 from dispatcher.certify.text import Text
-from dispatcher.clock import MILLISECOND, SECOND, WallClock
 from dispatcher.config import Config
 from dispatcher.dispatch.attempt import Attempts
 from dispatcher.dispatch.lane import Lane
-from dispatcher.operator import Operator
-from dispatcher.policy import Reason
+from dispatcher.ground.clock import MILLISECOND, SECOND, WallClock
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import Reason
+from dispatcher.ground.secret import Secret
 from dispatcher.seal import Seal
-from dispatcher.secret import Secret
 from dispatcher.wire import Headers, LookingTransport, Request, Resolver, SlowTransport, Wire
 from tests import faulty as faults
+from tests.desk import Desk
 from tests.faulty import Faulty, faulty
 from tests.ground import IV, KEY, NOW, config_with, notice
 from tests.story import leaks
-from tests.test_cli import Desk
 from tests.workshop import MovedClock
 
 SLOW = 50 * MILLISECOND
@@ -46,11 +46,6 @@ MINTED = 'auth = "minted"\nmint = { account = "provider-7" }'
 OAUTH2 = """auth = "oauth2"
 oauth = { token_url = "http://127.0.0.1:9/token", client_id = "provider-7", client_secret = "secret-of-it" }"""
 SIGNED = 'signature = { secret = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=" }'
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def configured(more: str = "") -> Config:
@@ -196,7 +191,8 @@ async def test_what_no_answer_shows_is_called_not_seen_and_says_where_to_look(
 @pytest.mark.parametrize("more", [MINTED, OAUTH2])
 async def test_the_bundled_receiver_passes_with_every_proof_that_it_can_know(more: str) -> None:
     found = results(await certify(Faulty, N, more=more))
-    assert (found["fail"], found["warning"], found["not_seen"]) == (set(), set(), {"wrong_signature"})
+    assert (found["fail"], found["warning"], found["not_seen"]) == (set(), set(), set())
+    assert found["not_applicable"] == {"wrong_signature"}
 
 
 @pytest.mark.anyio
@@ -243,7 +239,30 @@ async def test_without_a_right_callback_nothing_else_is_sent() -> None:
         found = await Suite(operator, orders, sender, None, lambda _finding: None).run()
         await sender.aclose()
         assert receiver.stats["requests"] == 1
-    assert [one.result for one in found] == [Result.FAIL] + [Result.NOT_SEEN] * (len(found) - 1)
+    first, *rest = found
+    assert first.result is Result.FAIL
+    moot = Result.NOT_APPLICABLE
+    assert [one.result for one in rest] == [
+        moot if one.check.name == "wrong_signature" else Result.NOT_SEEN for one in rest
+    ]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("type_", "more", "moot"),
+    [(N, "", {"wrong_signature"}), (N, SIGNED, set()), (S, 'auth = "none"', {"wrong_signature", "wrong_token"})],
+)
+async def test_what_nobody_agreed_on_is_not_applicable_in_every_shape_and_no_word_of_mending_stands_there(
+    type_: str, more: str, moot: set[str]
+) -> None:
+    found = await certify(Faulty, type_, more=more)
+    assert results(found)["not_applicable"] == moot
+    run = Run("acme", "2026-01-01 00:00:00", [Plan(type_, "https://a.example/", "p", 1, 1)], list(found.values()))
+    told = json.loads(json.dumps(document(run, "en")))
+    assert told["counts"]["not_applicable"] == len(moot)
+    assert {one["check"] for one in told["checks"] if one["result"] == "not_applicable"} == moot
+    for language, word in (("en", "<td>not applicable</td>"), ("zh", "<td>不适用</td>")):
+        assert page(run, language).count(word) == len(moot)
 
 
 @pytest.mark.anyio
@@ -540,7 +559,10 @@ def test_a_failure_is_a_table_with_what_to_change_and_status_1(desk: Desk) -> No
         (["bolt"], "give --token-file"),
         (["bolt", "--token-file", "nowhere"], "--token-file can't be read"),
         (["bolt", "--token-file", "-"], "--token-file is not a token"),
-        (["both", "--url", "http://127.0.0.1:9/"], "--url of which message type? add --type notice or --type settle"),
+        (
+            ["both", "--url", "http://127.0.0.1:9/"],
+            "--url does not say for which message type; add --type notice or --type settle",
+        ),
     ],
 )
 def test_wrong_use_is_told_with_what_to_write(desk: Desk, words: list[str], told: str) -> None:

@@ -4,12 +4,11 @@ import csv
 import os
 import pty
 import re
-import sqlite3
 import subprocess
+import sys
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,15 @@ import pytest
 from click.testing import CliRunner
 
 from dispatcher.cli import main
+from dispatcher.store import sqlite
+from dispatcher.store.engine import reach
 from dispatcher.store.schema import REVISION
+from tests import nursery
+from tests.desk import THEN, Desk
 from tests.ground import line, notice
-from tests.story import COMMAND, Done, Story, leaks, orders
+from tests.nursery import COMMAND
+from tests.story import Done, orders
+from tests.test_walls import LIBRARIES
 
 ONE, TWO, THREE = orders(3)
 LOG_FIELDS = ["id", "operator", "type", "key", "uid", "status", "attempts", "due_at", "accepted_at", "finished_at"]
@@ -30,40 +35,7 @@ EXPORTED = [*LOG_FIELDS, "betAmount", "validBetAmount", "winAmount", "odds", "co
 ATTEMPT_FIELDS = {"n", "trigger", "started_at", "duration_ms", "http_status", "code", "reason", "ambiguous"}
 ATTEMPT_FIELDS |= {"key_version", "response"}
 COMMANDS = ("demo", "run", "enqueue", "log", "show", "dead", "check", "receiver")
-# 2026-01-02T03:04:05.678Z in µs, and a day of them.
-THEN, DAY = 1_767_323_045_678_000, 86_400_000_000
-
-
-class Desk(Story):
-    """A story without processes: the commands run in this one, which is quicker and shows what they raise."""
-
-    def call(self, *words: object, stdin: str | bytes = b"", env: Mapping[str, str] | None = None) -> Done:
-        given = {"LC_ALL": "C", "DISPATCHER_CONFIG": None, **(env or {})}
-        arguments = self.line(*words)[3:]
-        result = CliRunner().invoke(main, arguments, input=stdin, env=given, catch_exceptions=False)
-        done = Done(result.exit_code, result.stdout, result.stderr)
-        assert not leaks(done.out + done.err), done
-        return done
-
-    def change(self, text: str, *values: object) -> None:
-        with closing(sqlite3.connect(self.database)) as connection, connection:
-            connection.execute(text, values)
-
-    def bury(self, key: object, at: int = THEN, reason: str = "http_status", ambiguous: bool = False) -> None:
-        """The delivery is dead since `at`."""
-        self.change(
-            "UPDATE deliveries SET status = 'dead', due_at = NULL, attempts = 4, finished_at = ?, reason = ?,"
-            " ambiguous = ? WHERE key = ?",
-            *(at, reason, ambiguous, key),
-        )
-
-    def attempt(self, key: object, n: int = 1, **values: object) -> None:
-        """One attempt is recorded."""
-        known = {"n": n, "late": False, "trigger": "first", "started_at": THEN, "duration": 5_678, "ambiguous": False}
-        known |= {"http_status": 500, "reason": "http_status", "key_version": 1, **values}
-        names, marks = ", ".join(f'"{name}"' for name in known), ", ".join("?" * len(known))
-        given = f"INSERT INTO attempts (delivery_id, {names}) SELECT id, {marks} FROM deliveries WHERE key = ?"
-        self.change(given, *known.values(), key)
+DAY = 86_400_000_000
 
 
 @pytest.fixture
@@ -221,11 +193,12 @@ def test_amounts_are_kept_digit_by_digit(desk: Desk) -> None:
     ]
 
 
-def test_a_file_of_200_000_lines_is_read_in_constant_memory(desk: Desk) -> None:
+@pytest.mark.parametrize("lines", [50_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_a_file_is_read_in_constant_memory(desk: Desk, lines: int) -> None:
     file = desk.folder / "many.ndjson"
     head, tail = line(notice()).split("1767225600123457049")
     with file.open("w") as out:
-        out.writelines(f"{head}{10**18 + n}{tail}\n" for n in range(200_000))
+        out.writelines(f"{head}{10**18 + n}{tail}\n" for n in range(lines))
     most = 0
     with subprocess.Popen(desk.line("enqueue", file), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -234,17 +207,16 @@ def test_a_file_of_200_000_lines_is_read_in_constant_memory(desk: Desk) -> None:
             most = max([most, *map(int, re.findall(r"VmHWM:\s+(\d+) kB", status))])
             time.sleep(0.02)
         told, _ = process.communicate()
-    assert (process.returncode, told) == (0, b"accepted 200000, duplicate 0, conflict 0, invalid 0\n")
-    assert 20_000 < most < 100_000, "KiB; the file has 40 MB, and its events as objects several times that"
+    assert (process.returncode, told) == (0, f"accepted {lines}, duplicate 0, conflict 0, invalid 0\n".encode())
+    assert 20_000 < most < 100_000, "KiB; 50,000 events as objects would make it 120 MB"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_shown_on_a_terminal_and_nowhere_else(desk: Desk, terminal: bool) -> None:
     file = desk.file(orders(3000))
     ours, theirs = pty.openpty() if terminal else os.pipe()
-    with subprocess.Popen(
-        desk.line("enqueue", file), stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"}
-    ) as process:
+    line, env = desk.line("enqueue", file), {**os.environ, "TERM": "xterm"}
+    with nursery.start(line, stdout=subprocess.PIPE, stderr=theirs, env=env) as process:
         os.close(theirs)
         shown = b""
         try:
@@ -360,7 +332,7 @@ def test_the_table_shows_a_delivery_on_one_line(graves: Desk) -> None:
     done = graves.call("log")
     assert done.status == 0
     heading, *rows = [text.split() for text in done.out.splitlines() if text.strip() and "─" not in text]
-    assert " ".join(heading) == "operator type order user bet win net status attempts reason time due"
+    assert " ".join(heading) == "operator type order user bet win net status attempts reason accepted due"
     assert [row[:10] for row in rows[1:]] == [
         ["acme", "notice", TWO["order_no"], "player-2", "10", "12.5", "2.5", "dead", "4", "read_timeout"],
         ["acme", "notice", ONE["order_no"], "player-1", "10", "12.5", "2.5", "dead", "4", "http_status"],
@@ -380,7 +352,7 @@ def test_the_table_shows_a_delivery_on_one_line(graves: Desk) -> None:
 )
 def test_the_table_speaks_chinese(graves: Desk, options: list[str], env: dict[str, str]) -> None:
     done = graves.call("log", *options, env=env)
-    heading = "商户 类型 订单号 用户 投入 产出 净额 状态 次数 原因 时间 下次通知"
+    heading = "商户 类型 订单号 用户 投入 产出 净额 状态 次数 原因 接收时间 下次通知"
     assert " ".join(done.out.splitlines()[1].split()) == heading
     assert "通知失败" in done.out
     assert "等待同步" in done.out
@@ -397,6 +369,19 @@ def test_columns_stand_under_one_another_with_wide_characters_too(desk: Desk) ->
     assert len({wide(text.partition("等待同步")[0]) for text in rows}) == 1
 
 
+def test_the_dead_are_listed_with_the_time_at_which_they_died(graves: Desk) -> None:
+    heading = graves.call("dead", "list").out.splitlines()[1].split()
+    assert heading[-2:] == ["accepted", "died"]
+    rows = [text.split() for text in graves.call("dead", "list").out.splitlines() if "acme" in text]
+    died = [row["finished_at"] for row in graves.call("dead", "list", "--json").rows()]
+    assert ["T".join(row[-2:]) for row in rows] == [f"{at[:19]}Z" for at in died]
+
+
+def test_a_forecast_of_no_work_says_that_there_is_none(desk: Desk) -> None:
+    desk.enqueue([])
+    assert desk.call("forecast") == Done(0, "nothing waits and nothing is under way\n", "")
+
+
 def test_nothing_found_is_told_and_is_no_fault(desk: Desk) -> None:
     desk.enqueue([ONE])
     for command in (["log", "--key", "1"], ["dead", "list"]):
@@ -409,7 +394,7 @@ def test_a_reader_that_goes_early_is_no_error(desk: Desk) -> None:
     desk.enqueue(orders(700))
     desk.change("UPDATE deliveries SET status = 'dead', due_at = NULL, finished_at = 1")
     for command in (["log", "--json", "--limit", 700], ["log", "--limit", 700], ["dead", "export"]):
-        with subprocess.Popen(desk.line(*command), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with nursery.start(desk.line(*command), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout
             assert process.stderr
             process.stdout.readline()
@@ -756,6 +741,24 @@ def test_a_database_that_does_not_exist_yet_is_a_warning_and_is_not_made(desk: D
     assert list(desk.folder.glob("dispatcher.db*")) == []
 
 
+def test_while_a_daemon_makes_its_database_every_command_says_that_it_holds_nothing_yet(desk: Desk) -> None:
+    database, _ = reach(desk.database, create=True)
+    told = f"the database {desk.database} holds no wallet-flow log yet"
+    with database.writing() as connection:
+        sqlite.make_tables(connection, desk.database)
+        for command in (["log"], ["show", "acme", "1"], ["dead", "list"], ["stats"], ["keys", "list"]):
+            done = desk.call(*command)
+            assert (done.status, done.out) == (1, "")
+            assert done.err == f"Error: {told}; `dispatcher enqueue` or `dispatcher run` makes it\n"
+        assert desk.call("kit", "acme", "-o", desk.folder / "kit").status == 0
+        status, seen = checked(desk, "--no-network")
+        assert (status, seen["warnings"][-1]["where"]) == (0, "database.url")
+        assert seen["warnings"][-1]["fault"].startswith(told)
+    database.close()
+    for command in (["log"], ["dead", "list"], ["stats"], ["keys", "list"]):
+        assert desk.call(*command).status == 0
+
+
 def test_a_file_that_is_no_database_is_a_fault_and_stays_as_it_is(desk: Desk) -> None:
     content = b"this is no database, it is a text of some length" * 100
     desk.database.write_bytes(content)
@@ -871,6 +874,16 @@ def test_help_lists_every_command() -> None:
     assert set(COMMANDS) <= set(listed)
 
 
+def test_help_waits_for_no_library_but_its_own() -> None:
+    script = "import sys; from dispatcher.cli import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
+    # Whoever measures which lines are run stays outside: it loads half a library by itself.
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=bare)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert {name for name in loaded if name.partition(".")[0] == "dispatcher"} == {"dispatcher", "dispatcher.cli"}
+    assert loaded & {*LIBRARIES, "asyncio", "ssl", "sqlite3"} == {"click"}
+
+
 @pytest.mark.parametrize(
     "words",
     [[name] for name in COMMANDS if name != "demo"]
@@ -901,11 +914,14 @@ def test_the_module_is_the_command() -> None:
 
 @pytest.mark.parametrize("words", [["log"], ["log", "--json"], ["dead", "export", "--format", "ndjson"]], ids=" ".join)
 def test_a_full_disk_behind_the_output_is_told_in_a_sentence(graves: Desk, words: list[str]) -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(graves.line(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
-    assert "No space left on device" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    with (
+        open("/dev/full", "w") as full,
+        nursery.start(graves.line(*words), stdout=full, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "No space left on device" in told.splitlines()[-1]
+    assert "Traceback" not in told
 
 
 def test_a_terminal_without_chinese_gets_a_table_all_the_same_and_an_export_is_utf_8_anywhere(desk: Desk) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.clock import (
+from dispatcher.ground.clock import (
     DAY,
     HOUR,
     MILLISECOND,
@@ -19,7 +19,7 @@ from dispatcher.clock import (
     parse_duration,
     parse_moment,
 )
-from dispatcher.errors import Unfit
+from dispatcher.ground.errors import Unfit
 from tests.ground import NOW
 
 UNITS = {"ms": MILLISECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}

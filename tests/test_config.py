@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.clock import HOUR, MINUTE, SECOND
 from dispatcher.config import LogLevel, load_config, read_config
-from dispatcher.crypto import CipherName, CryptoReading, Output, Padding
-from dispatcher.errors import ConfigError
-from dispatcher.operator import Auth, NetCheck
-from dispatcher.place import Server
-from dispatcher.policy import Delays, Interval
-from dispatcher.secret import Secret
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND
+from dispatcher.ground.crypto import CipherName, CryptoReading, Output, Padding
+from dispatcher.ground.errors import ConfigError
+from dispatcher.ground.operator import Auth, NetCheck
+from dispatcher.ground.place import Server
+from dispatcher.ground.schedule import Delays, Interval
+from dispatcher.ground.secret import Secret
 from tests.ground import ACME, IV, KEY, acme_with, config_with, faults_of
 
 KEY32 = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -326,7 +326,8 @@ def test_an_address_without_a_port_or_a_host_is_refused(listen: str) -> None:
     "url",
     [
         "postgresql+psycopg://u:geheim@h:x/db",
-        "postgresql://u:geheim@h/db",
+        "postgresql+psycopg2://u:geheim@h/db",
+        "postgres://u:geheim@h/db/",
         "mysql://u:geheim@h/db",
         "sqlite:///",
         "d.db",
@@ -355,8 +356,26 @@ def test_a_server_is_taken_as_it_is_given_and_shown_without_its_password(url: st
     assert "heim" not in repr(config)
 
 
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "postgresql", "postgres"])
+def test_however_a_server_is_written_it_is_one_place_reached_by_our_driver(scheme: str) -> None:
+    config = config_with(f'database.url = "{scheme}://u:geheim@h:5433/db?sslmode=require"\n{ACME}')
+    assert isinstance(config.database, Server)
+    assert config.database.url.reveal() == "postgresql+psycopg://u:geheim@h:5433/db?sslmode=require"
+    assert str(config.database) == "postgresql://u@h:5433/db"
+
+
 @pytest.mark.parametrize(
-    "url", ["mysql://u@h/db", "postgresql://u@h/db", "sqlite:///", "sqlite://", "sqlite", "dispatcher.db", "oracle://"]
+    "url",
+    [
+        *(
+            "mysql://u@h/db",
+            "postgresql+asyncpg://u@h/db",
+            "postgresql:u@h/db",
+            "postgres//u@h/db",
+            "postgresqls://u@h/db",
+        ),
+        *("sqlite:///", "sqlite://", "sqlite", "dispatcher.db", "oracle://"),
+    ],
 )
 def test_another_kind_of_database_is_refused(url: str) -> None:
     assert set(told(with_value(("database", "url"), url))) == {"database.url"}

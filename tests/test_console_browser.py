@@ -8,17 +8,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dispatcher.account import Role
-from dispatcher.clock import MINUTE
-from dispatcher.policy import Reason
+from dispatcher.ground.account import Role
+from dispatcher.ground.clock import MINUTE
+from dispatcher.ground.policy import Reason
 from dispatcher.store import minutes, operators, workers
 from dispatcher.store.minutes import Minute
-from tests.browser import PHONE, WIDE, barred, visiting
+from tests.browser import PHONE, WIDE, barred, seen, visiting
 from tests.consoled import PASSWORD, Console, console_served
 from tests.stores import open_store
 from tests.workshop import accept, failed, settle, take
 
-PATIENCE_MS = 60_000
 PATHS = (
     "/console/login",
     "/console",
@@ -109,7 +108,7 @@ def test_by_keyboard_alone_one_logs_in_and_pauses_an_operator(chromium: Any, at:
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         page.wait_for_url("**/console/operators/acme?told=operator_paused")
-        assert page.get_by_role("status").filter(has_text="The operator is paused").is_visible()
+        seen(page.get_by_role("status").filter(has_text="The operator is paused")).to_be_visible()
     entry = operators.done_to(at.database, "acme")[-1]
     assert (entry["verb"], entry["actor"], entry["note"]) == ("pause", "console:keys.only", "by keyboard alone")
     operators.start(at.database, "acme", "paused_at", ("resume", "tests", None), at.clock.now())
@@ -135,20 +134,20 @@ def test_a_page_keeps_itself_fresh_and_leaves_alone_what_somebody_does_on_it(chr
         now = at.clock.now()
         begins = now - now % MINUTE
         minutes.add(at.database, [Minute(begins - 55 * MINUTE, "acme", "notice", "delivered", None, 123_456, 0, 0)])
-        page.get_by_text("123,456").first.wait_for(timeout=PATIENCE_MS)
+        page.get_by_text("123,456").first.wait_for()
         assert page.evaluate("document.querySelector('#numbers-hour').open")
         assert page.evaluate("document.activeElement.closest('details').id") == "numbers-hour"
         # Paused, it asks no more.
         page.get_by_role("button", name="Live").click()
-        assert page.get_by_role("button", name="Paused").get_attribute("aria-pressed") == "false"
+        seen(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "false")
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.clock.install()
         page.clock.run_for(30_000)
         assert asked == []
         page.get_by_role("button", name="Paused").click()
-        page.clock.run_for(10_000)
-        assert asked
+        with page.expect_request(lambda _request: True):
+            page.clock.run_for(10_000)
 
 
 def test_ticks_stay_with_their_rows_when_others_come(chromium: Any, at: Console) -> None:
@@ -172,18 +171,18 @@ def test_ticks_stay_with_their_rows_when_others_come(chromium: Any, at: Console)
         page.locator("[value='2']").check()
         page.locator("[value='2']").focus()
         given.append(page_with(5, 4, 2, 3))
-        page.get_by_text("row 5").wait_for(timeout=PATIENCE_MS)
+        page.get_by_text("row 5").wait_for()
         assert page.locator("[name=ids]:checked").evaluate_all("some => some.map(one => one.value)") == ["2"]
         assert page.evaluate("document.activeElement.value") == "2"
-        assert page.locator("output").inner_text() == "1"
-        assert page.locator("#do").is_enabled()
+        seen(page.locator("output")).to_have_text("1")
+        seen(page.locator("#do")).to_be_enabled()
         # The ticked one is gone: nothing is ticked in its place.
         given.append(page_with(3, 5))
-        page.get_by_text("row 4").wait_for(state="detached", timeout=PATIENCE_MS)
-        assert page.locator("[name=ids]:checked").count() == 0
-        assert page.locator("#do").is_disabled()
+        page.get_by_text("row 4").wait_for(state="detached")
+        seen(page.locator("[name=ids]:checked")).to_have_count(0)
+        seen(page.locator("#do")).to_be_disabled()
         page.locator("#all").check()
-        assert page.locator("[name=ids]:checked").count() == 2
+        seen(page.locator("[name=ids]:checked")).to_have_count(2)
 
 
 def test_when_the_server_is_away_it_is_said_and_it_comes_back_by_itself(chromium: Any, at: Console) -> None:
@@ -212,7 +211,7 @@ def test_a_session_that_ends_leads_to_the_door_by_itself(chromium: Any, at: Cons
     with visiting(chromium, at, Role.SUPPORT) as page:
         page.goto("/console/operators")
         page.context.clear_cookies(name="dispatcher_session")
-        page.wait_for_url("**/console/login?next=/console/operators", timeout=PATIENCE_MS)
+        page.wait_for_url("**/console/login?next=/console/operators")
 
 
 def test_times_are_the_readers_with_utc_beside(chromium: Any, at: Console) -> None:
@@ -232,13 +231,13 @@ def test_without_a_script_everything_works(chromium: Any, at: Console) -> None:
         page.goto("/console/operators/acme/pause")
         page.fill("#note", "no script here")
         page.get_by_role("button", name="Pause").click()
-        assert page.get_by_text("The operator is paused").is_visible()
+        seen(page.get_by_text("The operator is paused")).to_be_visible()
         page.get_by_role("link", name="Resume").click()
         page.fill("#note", "over")
         page.get_by_role("button", name="Resume").click()
-        assert page.get_by_text("The operator is resumed").is_visible()
+        seen(page.get_by_text("The operator is resumed")).to_be_visible()
         page.get_by_role("button", name="中文").click()
-        assert page.get_by_role("heading", name="最近一小时").first.is_visible()
+        seen(page.get_by_role("heading", name="最近一小时").first).to_be_visible()
         page.locator("#menu summary").click()
         page.get_by_role("button", name="退出登录").click()
         page.wait_for_url("**/console/login")
@@ -259,6 +258,6 @@ def test_a_policy_keeps_foreign_scripts_out(chromium: Any, at: Console) -> None:
         assert ran is False
         page.evaluate("window.blocked = 0; addEventListener('securitypolicyviolation', () => window.blocked++)")
         page.evaluate("fetch('https://elsewhere.example/').catch(() => 0)")
-        assert page.evaluate("window.blocked") == 1
+        page.wait_for_function("window.blocked === 1")
     assert len(refused) >= 2
     assert all("Content Security Policy" in one for one in refused), refused

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.account import Role
-from dispatcher.clock import MINUTE, SECOND
+from dispatcher.ground.account import Role
+from dispatcher.ground.clock import MINUTE, SECOND
 from dispatcher.store import replays
 from dispatcher.store.engine import Database
 from dispatcher.store.replay_steps import step
@@ -17,11 +17,6 @@ from tests.ground import NOW
 
 pytestmark = pytest.mark.anyio
 LATER = NOW + 600 * MINUTE
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

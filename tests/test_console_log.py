@@ -9,28 +9,33 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 from sqlalchemy import event as happens
 from sqlalchemy import text
 
-from dispatcher.account import Power, Role
-from dispatcher.clock import HOUR, MINUTE, SECOND
 from dispatcher.console import dead, delivery, door, export, flow, sums
+from dispatcher.console.dead_words import DEAD_WORDS
 from dispatcher.console.letter import letter
 from dispatcher.console.log_words import LOG_WORDS
 from dispatcher.console.routes import PAGES
 from dispatcher.console.sieve import sieve_of
 from dispatcher.console.view import View
-from dispatcher.operator import Auth, Signing
-from dispatcher.policy import Status
-from dispatcher.secret import Secret
+from dispatcher.console.words import WORDS
+from dispatcher.ground.account import Power, Role
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.operator import Auth, Signing
+from dispatcher.ground.policy import Status
+from dispatcher.ground.secret import Secret
 from dispatcher.store import ledger, through
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Filter
@@ -38,15 +43,12 @@ from dispatcher.store.operators import stop
 from tests.consoled import Console, Visitor, consoled
 from tests.flows import SCRIPT, TURNED, a_day, bury_all, put, row_of, spin
 from tests.ground import IV, KEY, NOW, operator
-from tests.workshop import opened, take
+from tests.workshop import Bench, configuration, opened, take
 
 pytestmark = pytest.mark.anyio
 each_store = pytest.mark.each_store
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+Dictionary = Mapping[str, Mapping[str, str]]
 
 
 @pytest.fixture
@@ -453,6 +455,33 @@ def test_the_request_of_an_operator_with_every_secret_hides_each() -> None:
     assert dict(made.headers)["webhook-timestamp"] == str(NOW // SECOND)
 
 
+async def test_the_request_that_is_shown_is_the_one_that_goes_out_but_for_what_proves_us(tmp_path: Path) -> None:
+    signature = f'{{ secret = "whsec_{base64.b64encode(b"s" * 32).decode()}" }}'
+    config = configuration(tmp_path, headers='{ X-Api-Key = "a-secret-header" }', signature=signature)
+    async with Bench(config) as at:
+        at.acme.mock(side_effect=[httpx.Response(500), httpx.Response(200)])
+        await at.send(1)
+        at.clock.move(MINUTE)
+        shown = letter(at.config.operators["acme"], at.row(), at.clock.now())
+        await at.look()
+        sent = at.request()
+    assert (shown.url, shown.body) == (str(sent.url), sent.content.decode())
+    assert opened(json.loads(shown.body)["data"]) == shown.plain
+    for name, value in shown.headers:
+        assert sent.headers[name].startswith(value.removesuffix("…")), name
+        assert ("…" in value) == (name in ("Authorization", "X-Api-Key", "webhook-signature"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"reading": None}, "no key to encrypt with"), ({"terms": {}}, "takes no notice")],
+)
+def test_a_request_that_can_not_be_made_says_why(changes: dict[str, Any], told: str) -> None:
+    row = ledger.Row(1, "acme", "notice", "1", "u", "dead", 4, None, NOW, NOW, None, False, False, spin("1").body)
+    with pytest.raises(Unfit, match=told):
+        letter(replace(operator(), **changes), row, NOW)
+
+
 async def test_a_parked_delivery_names_those_it_waits_for(console: Console) -> None:
     events = [spin(f"line-{n}")._replace(sequence="player-1") for n in range(3)]
     put(console.database, *events, at=NOW)
@@ -661,11 +690,18 @@ async def test_strangers_texts_stay_text_on_every_page(console: Console) -> None
     assert "abc\\u202egnp.exe" in texts[0]
 
 
-def test_both_languages_have_the_same_words() -> None:
-    english, chinese = LOG_WORDS["en"], LOG_WORDS["zh"]
+@pytest.mark.parametrize(
+    ("words", "others"),
+    [(LOG_WORDS, [WORDS, DEAD_WORDS]), (DEAD_WORDS, [WORDS, LOG_WORDS])],
+    ids=["log", "dead"],
+)
+def test_both_languages_have_the_same_words(words: Dictionary, others: list[Dictionary]) -> None:
+    english, chinese = words["en"], words["zh"]
     assert english.keys() == chinese.keys()
     assert [name for name in english if english[name].count("{}") != chinese[name].count("{}")] == []
     assert [name for name in english if not (english[name] and chinese[name])] == []
+    # One that the other pages have as well would be theirs no more.
+    assert [english.keys() & other["en"].keys() for other in others] == [set(), set()]
 
 
 FEW, MANY = 5_000, 60_000

@@ -3,31 +3,28 @@
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from dispatcher.account import Role
 from dispatcher.cli import main
-from dispatcher.clock import DAY, HOUR, MINUTE
+from dispatcher.console import desk
 from dispatcher.console.charts import chart, tally
-from dispatcher.policy import Reason
+from dispatcher.ground.account import Role
+from dispatcher.ground.clock import DAY, HOUR, MINUTE
+from dispatcher.ground.policy import Reason
 from dispatcher.store import minutes, operators, workers
 from dispatcher.store.engine import Database
 from dispatcher.store.minutes import Minute
 from tests.consoled import Console, Visitor, consoled
 from tests.ground import KEY, NOW
-from tests.test_growth import asked, plan, read
+from tests.plans import asked, plan, read
 from tests.workshop import accept, failed, settle, take
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -133,6 +130,7 @@ async def test_the_page_asks_the_store_once_however_many_look_at_it(
         return read(*given)
 
     monkeypatch.setattr(minutes, "read", counted)
+    monkeypatch.setattr(desk, "time", SimpleNamespace(monotonic=lambda: 0.0))
     for visitor in visitors:
         assert (await visitor.get("/console", **{"x-live": "1"})).status_code == 200
     assert len(asked) == 2, "the hour and the day"

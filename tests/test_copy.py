@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,31 +10,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import select, text
 
-from dispatcher.account import Account, Role
-from dispatcher.apikey import ApiKey, Scope
-from dispatcher.cli import main
-from dispatcher.clock import MINUTE
-from dispatcher.errors import Refused
-from dispatcher.place import Place, Server
-from dispatcher.policy import Reason
+from dispatcher.ground.account import Account, Role
+from dispatcher.ground.apikey import ApiKey, Scope
+from dispatcher.ground.clock import MINUTE
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.place import Place, Server
+from dispatcher.ground.policy import Reason
 from dispatcher.store import copy as procedure
 from dispatcher.store import ledger, operators, quiet, replays, transfer, workers
+from dispatcher.store.acceptance import Fate
 from dispatcher.store.accounts import create_account
 from dispatcher.store.copy import Copied, Different, abandon, copy, open_side
-from dispatcher.store.corridor import Fate
 from dispatcher.store.engine import open_database
 from dispatcher.store.keys import create_key
 from dispatcher.store.mark import passing
 from dispatcher.store.operators import Declared, declare
 from dispatcher.store.schema import deliveries, metadata
 from dispatcher.store.tally import by_table
+from tests import nursery
+from tests.desk import Desk
 from tests.ground import NOW
 from tests.stores import PostgreSQL, apart, open_store
-from tests.story import Story, orders, until
+from tests.story import orders, until
 from tests.workshop import accept, failed, row, settle, settled, take
 
 _AT = {name: position for position, name in enumerate(deliveries.c.keys())}
@@ -179,8 +179,8 @@ def test_what_is_handed_in_or_declared_while_it_is_copied_arrives(sides: Sides) 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dispatcher.place import Server
-from dispatcher.secret import Secret
+from dispatcher.ground.place import Server
+from dispatcher.ground.secret import Secret
 from dispatcher.store import copy, transfer
 places = [Server(Secret(one), shown) if one != shown else Path(one) for one, shown in map(str.split, sys.argv[3:])]
 transfer.PAGE = copy.PAGE = 7
@@ -204,8 +204,18 @@ def killed(sides: Sides, step: str, count: int) -> None:
     """A process that copies, and is killed behind this step, before the transaction around it is committed."""
     addresses = [f"{one.url.reveal() if isinstance(one, Server) else one} {one}" for one in sides]
     line = [sys.executable, "-c", KILLED, step, str(count), *addresses]
-    done = subprocess.run(line, check=False, capture_output=True, timeout=60)
+    done = nursery.run(line)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    for one in sides:
+        if isinstance(one, Server):
+            until(partial(_is_left, one))
+
+
+def _is_left(place: Server) -> bool:
+    """Whether the server has seen that whoever was killed is gone: until then it holds what that one held."""
+    with psycopg.connect(place.url.reveal().replace("+psycopg", "")) as session:
+        busy = "datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+        return session.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {busy}").fetchone() == (0,)
 
 
 def runs(place: Place) -> bool:
@@ -309,14 +319,15 @@ def test_a_copy_is_refused_while_a_worker_runs_on_either_side(sides: Sides) -> N
     moved(sides)
 
 
-def test_of_two_copies_on_one_server_the_second_is_refused(postgresql: PostgreSQL) -> None:
-    one, other = open_store(postgresql.place), open_store(postgresql.place)
-    with quiet.moving(one):
-        assert "another `dispatcher db` command is at work" in refused(quiet.moving(other).__enter__)
-    with quiet.moving(other):
-        pass
-    one.close()
-    other.close()
+def test_of_two_copies_on_one_server_the_second_is_refused(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    with apart(postgresql, tmp_path, "server") as place:
+        one, other = open_store(place), open_store(place)
+        with quiet.moving(one):
+            assert "another `dispatcher db` command is at work" in refused(quiet.moving(other).__enter__)
+        with quiet.moving(other):
+            pass
+        one.close()
+        other.close()
 
 
 def test_a_worker_that_begins_between_the_look_and_the_mark_is_seen(
@@ -382,40 +393,32 @@ def test_a_count_that_differs_is_told_and_nothing_moves(files: Sides, change: st
 # The command.
 
 
-class Desk(Story):
-    """A story whose commands run in this process."""
-
-    def run(self, *words: object, **env: str) -> tuple[int, str, str]:
-        done = CliRunner().invoke(main, self.line(*words)[3:], env=env, catch_exceptions=False)
-        return done.exit_code, done.stdout, done.stderr
-
-
 def test_the_command_moves_a_store_and_says_how_to_go_on(tmp_path: Path, postgresql: PostgreSQL) -> None:
     with Desk(tmp_path) as desk, apart(postgresql, tmp_path, "server") as place:
         assert isinstance(place, Server)
         desk.enqueue(orders(20))
         url = place.url.reveal().replace("postgres@", "postgres:geheim@")
-        status, out, err = desk.run("db", "copy", "--to-env", "NEW_STORE", NEW_STORE=url)
+        status, out, err = desk.call("db", "copy", "--to-env", "NEW_STORE", env={"NEW_STORE": url})
         assert (status, err) == (0, "")
         assert "deliveries: 20\n" in out
         assert "  acme pending: 20, 0 attempts\n" in out
         assert "name it in database.url" in out
         assert f"The master key stays in {desk.database}-key: " in out
         assert "geheim" not in out
-        status, _, err = desk.run("enqueue", desk.file(orders(1)))
+        status, _, err = desk.call("enqueue", desk.file(orders(1)))
         assert status == 1
         assert f"the database {desk.database} has moved to postgresql://postgres@/postgres; name that one" in err
-        status, out, _ = desk.run("db", "copy", "--json", "--to-env", "NEW_STORE", NEW_STORE=url)
+        status, out, _ = desk.call("db", "copy", "--json", "--to-env", "NEW_STORE", env={"NEW_STORE": url})
         told = json.loads(out)
         assert (status, told["complete"], told["already"], told["rows"]["deliveries"]) == (0, True, True, 20)
         assert told["deliveries"] == [{"operator": "acme", "status": "pending", "rows": 20, "attempts": 0}]
-        assert "has moved to" in json.loads(desk.run("db", "status", "--json")[1])["state"]
+        assert "has moved to" in json.loads(desk.call("db", "status", "--json")[1])["state"]
         # The new configuration, with the master key that it was locked under.
         Path(f"{desk.database}-key").rename(desk.folder / "dispatcher.key")
         desk.tables["database"] = {"url": place.url.reveal()}
         desk.write()
-        assert len(desk.run("log", "--json")[1].splitlines()) == 20
-        assert desk.run("operators", "show", "acme")[0] == 0
+        assert len(desk.call("log", "--json")[1].splitlines()) == 20
+        assert desk.call("operators", "show", "acme")[0] == 0
 
 
 def test_the_command_goes_by_another_configuration_and_gives_up_what_was_begun(tmp_path: Path, files: Sides) -> None:
@@ -426,12 +429,12 @@ def test_the_command_goes_by_another_configuration_and_gives_up_what_was_begun(t
         del desk.tables["database"]
         desk.write()
         killed(Sides(desk.database, files.target), "put", 2)
-        assert "is being copied to" in desk.run("run")[2]
-        assert desk.run("enqueue", desk.file(orders(1, start=100)))[0] == 0
-        status, out, _ = desk.run("db", "copy", "--abandon", "--json")
+        assert "is being copied to" in desk.call("run")[2]
+        assert desk.call("enqueue", desk.file(orders(1, start=100)))[0] == 0
+        status, out, _ = desk.call("db", "copy", "--abandon", "--json")
         assert (status, json.loads(out)["abandoned"]) == (0, True)
         (tmp_path / "other.db").unlink()
-        status, out, _ = desk.run("db", "copy", "--to-config", new, "--json")
+        status, out, _ = desk.call("db", "copy", "--to-config", new, "--json")
         assert (status, json.loads(out)["rows"]["deliveries"]) == (0, 21)
 
 
@@ -447,6 +450,6 @@ def test_the_command_goes_by_another_configuration_and_gives_up_what_was_begun(t
 def test_a_command_that_does_not_say_where_to_is_wrong_use(tmp_path: Path, words: list[str], told: str) -> None:
     with Desk(tmp_path) as desk:
         desk.enqueue(orders(1))
-        status, _, err = desk.run("db", "copy", *words)
+        status, _, err = desk.call("db", "copy", *words)
         assert (status, "geheim" in err) == (2, False)
         assert told in err

@@ -32,7 +32,7 @@ STEPS = [
 
 
 def test_a_worker_that_dies_at_any_step_loses_nothing_and_sends_twice_only_what_was_in_flight(tmp_path: Path) -> None:
-    trial = Alone(File(tmp_path), tmp_path, STEPS, 1, Load(rate=60))
+    trial = Alone(File(tmp_path), tmp_path, STEPS, 1, Load(rate=60, refusing=0))
     found = trial.run()
     assert found.faults == []
     assert set(found.tallies) == set(STEPS)
@@ -72,7 +72,9 @@ def test_beside_another_worker_nobody_has_to_start_anything(tmp_path: Path, post
 def test_a_planted_fault_is_found(tmp_path: Path, plant: str, point: str, told: str) -> None:
     # Without a rescue there is something to wait for in vain.
     patience = 2.0 if plant == "no-rescue" else Load().patience
-    found = Alone(File(tmp_path), tmp_path, [point], 1, Load(rate=400, patience=patience, plant=plant)).run()
+    found = Alone(
+        File(tmp_path), tmp_path, [point], 1, Load(rate=400, patience=patience, plant=plant, refusing=0)
+    ).run()
     assert any(fault.startswith(told) for fault in found.faults), found.faults
 
 

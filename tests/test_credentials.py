@@ -9,12 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.crypto import CipherName, CryptoReading, IvEncoding, IvMode, KeyEncoding, Output, read_iv, read_key
-from dispatcher.errors import Unfit
-from dispatcher.operator import Mint, Signing, TimeUnit
-from dispatcher.protocols.credentials import minted_token, signature_headers
+from dispatcher.ground.crypto import (
+    CipherName,
+    CryptoReading,
+    IvEncoding,
+    IvMode,
+    KeyEncoding,
+    Output,
+    read_iv,
+    read_key,
+)
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.operator import Mint, Signing, TimeUnit
+from dispatcher.ground.secret import Secret
+from dispatcher.protocols.credentials import message_id, minted_token, signature_headers
 from dispatcher.seal import Seal
-from dispatcher.secret import Secret
+from tests.ground import claim
 
 NOW = 1_767_225_600_999_999  # 2026-01-01T00:00:00.999999Z
 KEY, IV = "0123456789abcdef", "A1b2C3d4E5f6G7h8"
@@ -58,6 +68,10 @@ def test_whatever_stands_in_it_is_utf8_json_without_escapes_that_json_does_not_n
     assert "投" not in account or "投" in text
 
 
+def test_a_player_with_a_chinese_name_stands_in_it_as_written() -> None:
+    assert '"uid":"玩家-1"' in plain(uid="玩家-1")
+
+
 @pytest.mark.parametrize("output", list(Output))
 def test_a_minted_token_is_sealed_with_the_operators_key_and_can_stand_in_a_header(output: Output) -> None:
     key = read_key(KEY, KeyEncoding.UTF8, CipherName.AES_128_CBC)
@@ -77,6 +91,13 @@ def test_a_sealed_text_that_no_header_can_carry_is_refused_and_not_shown(sealed:
 
 
 # The signature.
+
+
+def test_a_delivery_keeps_its_id_through_every_attempt_and_every_release() -> None:
+    """An operator that keeps the ids of what it has booked would take a delivery with another one for a new one."""
+    assert message_id(claim()) == message_id(claim(id=2, attempt=3, token=8)) == "dlv_789743006b7e5c4b29f639fe82b13c51"
+    others = {message_id(claim(**{name: "other"})) for name in ("operator", "type", "key")}
+    assert len(others | {message_id(claim())}) == 4
 
 
 def test_the_example_that_the_specification_publishes_comes_out() -> None:

@@ -1,12 +1,13 @@
 """What the text of a key and of an IV means: every reading, every cipher, and messages that never show the text."""
 
+import dataclasses
 from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.crypto import (
+from dispatcher.ground.crypto import (
     CipherName,
     CryptoReading,
     IvEncoding,
@@ -14,11 +15,13 @@ from dispatcher.crypto import (
     KeyEncoding,
     Output,
     Padding,
+    Spelling,
+    encoding_of,
     read_iv,
     read_key,
     read_text,
 )
-from dispatcher.errors import Unfit
+from dispatcher.ground.errors import Unfit
 from tests.ground import IV
 
 AES128, AES192, AES256 = CipherName
@@ -131,6 +134,40 @@ def test_the_message_for_32_hex_characters_offers_what_the_publishers_server_doe
     assert 'cipher = "aes-256-cbc" with key_encoding = "utf8"' in told
 
 
+@pytest.mark.parametrize(
+    ("name", "cipher", "whole_text"),
+    [
+        ("16 visible bytes", AES192, False),
+        ("17 visible bytes", AES128, False),
+        ("24 visible bytes", AES128, True),
+        ("32 visible bytes", AES128, True),
+        ("base64 of 16", AES128, True),
+    ],
+)
+def test_the_whole_text_is_offered_exactly_where_it_is_a_key_of_another_cipher(
+    name: str, cipher: CipherName, whole_text: bool
+) -> None:
+    told = refusal(whole(GIVES[name][0]), None, cipher)
+    pairs = [f'cipher = "{one}" with key_encoding = "utf8"' for one in CipherName]
+    assert [pair for pair in pairs if pair in told] == [
+        f'cipher = "{one}" with key_encoding = "utf8"'
+        for one in CipherName
+        if whole_text and SIZES[one] == len(whole(GIVES[name][0]))
+    ]
+
+
+def test_a_key_that_would_have_to_be_cut_is_told_apart_from_one_that_reads_several_ways() -> None:
+    cut, several = (refusal(whole(GIVES[name][0]), None, AES128) for name in ("24 visible bytes", "hex of 16"))
+    assert "gives 16 bytes only when it is cut short" in cut
+    assert "can be read in 2 ways that give the 16 bytes of aes-128-cbc" in several
+
+
+@pytest.mark.parametrize(("name", "cipher", "n"), [("hex of 24", AES192, 1), ("base64 of 32", AES256, 2)])
+def test_the_reading_that_gave_a_key_is_found_again(name: str, cipher: CipherName, n: int) -> None:
+    text = whole(GIVES[name][0])
+    assert encoding_of(text, read_key(text, None, cipher)) is list(KeyEncoding)[n]
+
+
 @pytest.mark.parametrize(("name", "cipher"), [("11 visible bytes", cipher) for cipher in CipherName])
 def test_a_key_that_reads_no_way_is_refused_with_what_each_reading_gives(name: str, cipher: CipherName) -> None:
     told = refusal(whole(GIVES[name][0]), None, cipher)
@@ -217,6 +254,12 @@ def test_a_reading_never_shows_its_key_or_iv() -> None:
         assert hidden not in shown
 
 
+def test_what_walks_through_a_readings_fields_finds_no_open_key_nor_iv() -> None:
+    assert "hush" not in str(dataclasses.astuple(READING))
+    assert "so is" not in str(dataclasses.astuple(READING))
+    assert CryptoReading(AES128, READING.key, None).iv is None
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -236,6 +279,14 @@ def test_the_fingerprint_is_the_same_for_the_same_reading_and_shows_nothing() ->
     again = CryptoReading(AES128, bytes(READING.key), bytes(READING.iv or b""))
     assert again.fingerprint == READING.fingerprint
     assert READING.key.hex()[:8] not in READING.fingerprint
+
+
+def test_a_fingerprint_is_what_it_was_in_the_stores_that_count_key_versions_by_it() -> None:
+    assert READING.fingerprint == "ff22fcf4f01778e5"
+
+
+def test_how_a_key_is_spelt_makes_no_other_reading_of_it() -> None:
+    assert CryptoReading(AES128, READING.key, READING.iv, spelling=Spelling(KeyEncoding.HEX)) == READING
 
 
 def test_the_ciphers_know_their_sizes() -> None:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -24,15 +26,16 @@ import pytest
 from click.testing import CliRunner
 
 from dispatcher.cli import main
-from dispatcher.clock import WallClock
 from dispatcher.dispatch.outage import Outage
-from dispatcher.errors import StoreUnavailable
-from dispatcher.place import Place, Server
-from dispatcher.store import corridor, silence
+from dispatcher.ground.clock import WallClock
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.place import Place, Server
+from dispatcher.store import acceptance, corridor, silence, torn
 from dispatcher.store.engine import open_database
 from dispatcher.store.silence import Limit
+from tests import nursery
 from tests.proxy import Cut, Proxy
-from tests.stores import PostgreSQL, Standby, started
+from tests.stores import PostgreSQL, Standby, open_folder, started
 from tests.story import Daemon as Worker
 from tests.story import Receiver, ServerStory, Story, orders, until
 from tests.workshop import accept, event, kept_log, rows
@@ -40,8 +43,8 @@ from tests.workshop import accept, event, kept_log, rows
 PASSWORD = "geheim-9"
 # Small, so that it is quickly full; the tables and their indexes take half of it.
 DISK_BYTES = 24 << 20
-# What a worker keeps open however many faults it has seen: the ear's, the store thread's, and one for what is rare.
-SESSIONS = 3
+# What a worker keeps open however many faults it has seen: the ear's, the store's two threads', one for what is rare.
+SESSIONS = 4
 
 
 S = TypeVar("S", bound="Scene")
@@ -56,7 +59,7 @@ class Scene:
         self.receiver: Receiver
         self._made = 0
         # One for all that is asked for often.
-        self.http = httpx.Client(trust_env=False)
+        self.http = httpx.Client(trust_env=False, timeout=60)
 
     def posts(self) -> int:
         """What the operator has seen."""
@@ -67,7 +70,7 @@ class Scene:
         keys = [str(1767225600000000000 + self._made + n) for n in range(count)]
         self._made += count
         database = open_database(self.place)
-        corridor.accept(database, [event(key) for key in keys], WallClock().now())
+        acceptance.accept(database, [event(key) for key in keys], WallClock().now())
         database.ring()
         database.close()
         return keys
@@ -148,9 +151,9 @@ def at_work(scene: S) -> Iterator[S]:
 
 
 @pytest.fixture(scope="module")
-def on_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerScene]:
-    folder = tmp_path_factory.mktemp("fault")
+def on_server() -> Iterator[ServerScene]:
     with ExitStack() as stack:
+        folder = stack.enter_context(open_folder())
         server = stack.enter_context(started(folder))
         disk = stack.enter_context(small_disk(folder / "disk"))
         few = "ALTER SYSTEM SET max_connections = 24; ALTER SYSTEM SET superuser_reserved_connections = 0;"
@@ -181,11 +184,12 @@ def owner(path: Path) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def on_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileScene]:
-    folder = tmp_path_factory.mktemp("fault")
+def on_file() -> Iterator[FileScene]:
+    # On a disk: in memory, a file that is made immutable is still written by whoever has it open.
     with (
-        small_disk(folder / "disk") as disk,
-        Story(folder / "disk") as story,
+        TemporaryDirectory(dir="/var/tmp", prefix="dispatcher-tests-") as folder,
+        small_disk(Path(folder) / "disk") as disk,
+        Story(Path(folder) / "disk") as story,
         at_work(FileScene(story, disk)) as scene,
     ):
         yield scene
@@ -436,8 +440,9 @@ def test_a_standby_behind_the_only_address_takes_no_writes_until_it_takes_over(
     tmp_path: Path, record_property: Record
 ) -> None:
     with ExitStack() as stack:
-        leader = stack.enter_context(started(tmp_path))
-        standby = Standby(tmp_path, leader)
+        folder = stack.enter_context(open_folder())
+        leader = stack.enter_context(started(folder))
+        standby = Standby(folder, leader)
         standby.follow()
         stack.callback(standby.close)
         proxy = stack.enter_context(Proxy(Path(leader.process.get_uri().partition("host=")[2])))
@@ -491,6 +496,8 @@ def live_through(scene: Scene, fault: Fault, record: Record) -> None:
 
 def told_of(scene: Scene, fault: Fault, since: int, record: Record) -> None:
     """The log tells when it began, and when it was over; no more often than it happened."""
+    # A thread that asks seldom finds out late.
+    until(lambda: len(scene.told("store_unavailable", since)) == len(scene.told("store_back", since)), told=scene.last)
     began, over = scene.told("store_unavailable", since), scene.told("store_back", since)
     record("log", [one["error"] for one in began])
     record("away", [one["away_seconds"] for one in over])
@@ -565,20 +572,53 @@ def test_a_file_that_is_made_at_this_moment_and_one_that_was_deleted_are_begun_a
         story.database.unlink()
 
 
+def test_a_file_that_another_process_makes_between_two_looks_is_not_taken_for_an_emptied_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, beside = tmp_path / "dispatcher.db", torn._beside
+    file.touch(0o600)
+    makers = []
+
+    def meanwhile(path: Path) -> list[str]:
+        monkeypatch.setattr(torn, "_beside", beside)
+        makers.append(open_database(path))
+        return beside(path)
+
+    monkeypatch.setattr(torn, "_beside", meanwhile)
+    database = open_database(file)
+    assert file.with_name("dispatcher.db-wal").exists()
+    for one in (database, *makers):
+        one.close()
+
+
+def test_a_lock_on_a_file_that_another_process_is_making_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "dispatcher.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="database is locked; another process writes to it"):
+            open_database(file, patience=0.05)
+        lets_go = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: other.execute("ROLLBACK"))
+        monkeypatch.setattr("dispatcher.store.sqlite.time", lets_go)
+        open_database(file, patience=60).close()
+
+
 DIES = """
 import os, sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from dispatcher.store.engine import open_database
-from dispatcher.store import corridor
+from dispatcher.store import acceptance, corridor
 from tests.workshop import accept, event, kept_log, rows
-corridor.accept(open_database(Path(sys.argv[1])), [event(n) for n in range(50)], 1)
+acceptance.accept(open_database(Path(sys.argv[1])), [event(n) for n in range(50)], 1)
 os.kill(os.getpid(), 9)
 """
 
 
 def test_what_a_killed_process_left_in_the_log_is_read_with_and_without_its_index(tmp_path: Path) -> None:
     file = tmp_path / "dispatcher.db"
-    assert subprocess.run([sys.executable, "-c", DIES, file], check=False).returncode == -signal.SIGKILL
+    assert nursery.run([sys.executable, "-c", DIES, str(file)]).returncode == -signal.SIGKILL
     assert file.with_name("dispatcher.db-wal").stat().st_size > file.stat().st_size
     (tmp_path / "without").mkdir()
     for name in ("dispatcher.db", "dispatcher.db-wal"):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.story import COMMAND, Story
+from tests.nursery import COMMAND
+from tests.story import Story
 
 ROOT = Path(__file__).parent.parent
 IMAGE = (ROOT / "Dockerfile").read_text("utf-8")

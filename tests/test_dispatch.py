@@ -11,14 +11,16 @@ import pytest
 
 import dispatcher.app
 import dispatcher.dispatch
-from dispatcher.clock import HOUR, MINUTE
-from dispatcher.dispatch import attempt
-from dispatcher.errors import StoreUnavailable
+import dispatcher.dispatch.thread
+from dispatcher.dispatch import GATHER, attempt, form
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND
+from dispatcher.ground.errors import StoreUnavailable
 from dispatcher.protocols import PROTOCOLS
-from dispatcher.store import corridor
+from dispatcher.store import acceptance, corridor
 from dispatcher.store.corridor import Settlement, Turned
 from dispatcher.store.engine import Database
 from tests.ground import NOW
+from tests.stores import open_store
 from tests.workshop import Bench, Gate, accept, configuration, event, rows, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
@@ -29,16 +31,11 @@ ALL = ("acme", "bolt", "coin")
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> "Away":
     """A store that can be sent away: `turn` fails as often as it is told, before or after it has written."""
     gone = Away()
     monkeypatch.setattr(corridor, "turn", gone.turn)
-    monkeypatch.setattr(dispatcher.dispatch, "BACKOFF_SECONDS", (0.001,))
+    monkeypatch.setattr(dispatcher.dispatch.thread, "BACKOFF_SECONDS", (0.001,))
     return gone
 
 
@@ -63,7 +60,7 @@ class Away:
 def hand_in(at: Bench, count: int, *operators: str) -> None:
     """So many events for each operator, acme if none is named."""
     for name in operators or ("acme",):
-        corridor.accept(at.database, [event(key, operator=name) for key in range(count)], at.clock.now())
+        acceptance.accept(at.database, [event(key, operator=name) for key in range(count)], at.clock.now())
 
 
 def known(at: Bench) -> None:
@@ -196,6 +193,36 @@ async def test_work_that_comes_while_all_places_are_taken_is_not_forgotten(tmp_p
         assert gate.answered == {"acme": 5}
 
 
+async def test_who_is_named_while_a_turn_is_under_way_is_served_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn has not seen that work, and takes its operator for sated."""
+    loop, turn = asyncio.get_running_loop(), corridor.turn
+    async with Bench(configuration(tmp_path)) as at:
+        at.acme.respond(200)
+
+        def turned(database: Database, done: Sequence[Settlement], wanted: Mapping[str, int], now: int) -> Turned:
+            found = turn(database, done, wanted, now)
+            if at.database is database and found.claimed and found.claimed[0].key == "1":
+                acceptance.accept(database, [event(2)], NOW)
+                loop.call_soon_threadsafe(at.dispatch.feed, ["acme"])
+            return found
+
+        monkeypatch.setattr(corridor, "turn", turned)
+        await at.send(1)
+        assert at.sent == 2
+
+
+async def test_who_is_named_and_not_known_is_looked_for(tmp_path: Path) -> None:
+    async with Bench(configuration(tmp_path)) as at:
+        at.acme.respond(200)
+        await at.look()
+        accept(at.database, 1)
+        at.dispatch.feed(["nobody-we-know"])
+        await at.calm()
+        assert at.sent == 1
+
+
 async def test_an_operator_with_nothing_due_is_not_asked_for(tmp_path: Path, away: Away) -> None:
     async with Bench(configuration(tmp_path, "acme", "bolt")) as at:
         at.acme.mock(return_value=NO)
@@ -221,7 +248,7 @@ async def test_a_stop_claims_nothing_more_and_settles_what_is_in_flight(tmp_path
         await asyncio.sleep(0.01)
         assert not run.done()
         gate.open()
-        await asyncio.wait_for(run, 10)
+        await asyncio.wait_for(run, 60)
         assert gate.answered == {"acme": 2}
         assert sorted(one.status for one in rows(at.database)) == ["delivered"] * 2 + ["pending"] * 4
         assert len(at.attempts(0)) + len(at.attempts(1)) == 2
@@ -231,7 +258,7 @@ async def test_a_stop_with_nothing_in_flight_ends_at_once(tmp_path: Path) -> Non
     async with Bench(configuration(tmp_path)) as at:
         hand_in(at, 3)
         at.dispatch.stop()
-        await asyncio.wait_for(at.dispatch.run(), 10)
+        await asyncio.wait_for(at.dispatch.run(), 60)
         assert statuses(at) == {"pending"}
 
 
@@ -243,7 +270,7 @@ async def test_results_that_the_store_refuses_hold_the_stop_until_they_are_settl
         away.times = 20
         at.dispatch.stop()
         gate.open()
-        await asyncio.wait_for(at.dispatch.run(), 10)
+        await asyncio.wait_for(at.dispatch.run(), 60)
         assert away.times == 0
         assert statuses(at) == {"delivered"}
 
@@ -285,9 +312,52 @@ async def test_attempts_that_end_while_the_store_is_away_are_settled_with_the_re
 
 
 @pytest.mark.sqlite_only
+async def test_who_waits_for_a_file_looks_again_within_a_millisecond(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two transactions of a busy worker there is hardly more: who looks less often is kept out by it."""
+    database = open_store(tmp_path / "dispatcher.db")
+    other = sqlite3.connect(tmp_path / "dispatcher.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 20:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr("dispatcher.store.sqlite.time.sleep", sleep)
+    with database.writing():
+        assert len(waited) == 20
+        assert max(waited) <= 0.001
+    other.close()
+    database.close()
+
+
+async def test_the_alarm_looks_at_the_store_unless_that_was_just_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is due then goes out with what comes meanwhile, or a little later by one look for all of it."""
+    ticks = [100.0]
+    async with Bench(configuration(tmp_path)) as at:
+        monkeypatch.setattr("dispatcher.dispatch.time.monotonic", lambda: ticks[0])
+        soon = at.clock.now() + GATHER
+        accept(at.database, 1, now=at.clock.now() + 1)
+        await at.look()
+        assert at.armed[-1] == soon, "not a microsecond later"
+        ticks[0] += GATHER / SECOND / 2
+        at.dispatch.fell_due()
+        assert at.armed[-1] == soon
+        assert not at.dispatch._look
+        ticks[0] += GATHER / SECOND
+        at.dispatch.fell_due()
+        assert at.dispatch._look
+
+
+@pytest.mark.sqlite_only
 async def test_a_file_that_another_writer_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher.app, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(dispatcher.dispatch, "BACKOFF_SECONDS", (0.001,))
+    monkeypatch.setattr(dispatcher.dispatch.thread, "BACKOFF_SECONDS", (0.001,))
     gate = Gate()
     async with Bench(configuration(tmp_path), answer=gate.answer) as at:
         hand_in(at, 3)
@@ -454,14 +524,14 @@ async def test_a_reload_while_the_store_is_away_takes_effect_when_it_is_back(
             raise StoreUnavailable("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr("dispatcher.app.provision", refuse)
+            patch.setattr("dispatcher.enrolment.provision", refuse)
             reload = asyncio.create_task(
                 at.daemon.reload(configuration(tmp_path, concurrency="1", top="[worker]\nconcurrency = 1"))
             )
             await until(away.is_set)
             assert at.daemon.config is old
             assert at.dispatch.concurrency == old.concurrency
-        await asyncio.wait_for(reload, 10)
+        await asyncio.wait_for(reload, 60)
         assert at.told("store_unavailable")
         assert at.dispatch.concurrency == at.dispatch.lanes["acme"].operator.concurrency == 1
         hand_in(at, 1)
@@ -492,7 +562,7 @@ async def test_a_bug_within_an_attempt_is_settled_as_doubtful_and_the_worker_liv
         at.acme.mock(return_value=OK)
         with monkeypatch.context() as patch:
             if place == "body":
-                patch.setattr(attempt, "SPOKEN", {"notice": PROTOCOLS["notice"]._replace(body=broken)})
+                patch.setattr(form, "SPOKEN", {"notice": PROTOCOLS["notice"]._replace(body=broken)})
             elif place == "seal":
                 patch.setattr("dispatcher.seal.Seal.seal", broken)
             elif place == "request":
@@ -530,19 +600,19 @@ async def test_a_bug_does_not_use_up_an_operators_places(tmp_path: Path, monkeyp
 async def test_a_delivery_of_a_type_that_is_not_known_is_settled_and_the_worker_lives_on(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path)) as at:
         at.acme.mock(return_value=OK)
-        corridor.accept(at.database, [event(1)._replace(type="other"), event(2)], NOW)
+        acceptance.accept(at.database, [event(1)._replace(type="other"), event(2)], NOW)
         await at.look()
         assert at.row(2).status == "delivered"
         assert at.row(1).status in ("pending", "dead")
         assert not at.dispatch._held
         at.dispatch.stop()
-        await asyncio.wait_for(at.dispatch.run(), 2)
+        await asyncio.wait_for(at.dispatch.run(), 60)
 
 
 async def test_a_body_that_is_not_what_the_protocol_froze_is_settled_too(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path)) as at:
         at.acme.mock(return_value=OK)
-        corridor.accept(at.database, [event(1)._replace(body="{"), event(2)], NOW)
+        acceptance.accept(at.database, [event(1)._replace(body="{"), event(2)], NOW)
         await at.look()
         assert at.row(2).status == "delivered"
         assert (at.row(1).status, at.row(1).reason) == ("pending", "interrupted")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.egress import may_call, parse_address
+from dispatcher.ground.egress import may_call, parse_address
 from tests.ground import acme_with, config_with, faults_of
 
 PUBLIC = [

@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 
 import dispatcher
-from dispatcher.clock import MINUTE, SECOND
-from dispatcher.egress import may_call, parse_address
-from dispatcher.operator import ClientAuth, OAuth
-from dispatcher.policy import Reason
-from dispatcher.secret import Secret
+from dispatcher.ground.clock import MINUTE, SECOND
+from dispatcher.ground.egress import may_call, parse_address
+from dispatcher.ground.operator import ClientAuth, OAuth
+from dispatcher.ground.policy import Reason
+from dispatcher.ground.secret import Secret
 from dispatcher.wire import Grant, NoToken, reach
 from tests.ground import KEY
 from tests.hostile import OK, Caller, always, bound, calling, named, names, playing, set_ahead, silent
@@ -26,11 +26,6 @@ pytestmark = pytest.mark.anyio
 
 Way = Callable[[Caller, str], Awaitable[str]]
 PUBLIC_ADDRESS, ANOTHER = "93.184.216.34", "93.184.216.35"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class Connects:

@@ -9,21 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.errors import EventError, Unfit
-from dispatcher.events import (
-    Field,
-    _parse_thoroughly,
-    amount,
-    bearer_token,
-    content_digest,
-    decimal_text,
-    identifier,
-    integer,
-    opaque,
-    parse_json,
-    shown,
-    unknown,
-)
+from dispatcher.ground.errors import EventError, Unfit
+from dispatcher.ground.events import DEEPEST, _parse_thoroughly, content_digest, parse_json
+from dispatcher.ground.fields import Field, bearer_token, identifier, integer, opaque, shown, unknown
+from dispatcher.ground.money import amount, decimal_text
 from tests.ground import read_fields
 
 INVISIBLE = {
@@ -255,6 +244,27 @@ def test_other_encodings_than_utf8_are_refused(encoding: str) -> None:
         parse_json('{"a":1}'.encode(encoding))
 
 
+@pytest.mark.parametrize("kind", [str, str.encode], ids=["text", "bytes"])
+def test_a_line_of_64_kib_is_read_and_one_byte_more_is_refused(kind: Callable[[str], Any]) -> None:
+    longest = f'{{"a":"{"x" * (65_536 - 8)}"}}'
+    assert len(parse_json(kind(longest))["a"]) == 65_528
+    with pytest.raises(Unfit, match="is longer than 65536 bytes"):
+        parse_json(kind(longest + " "))
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b'{"a" 1}', "is not JSON (Expecting ':' delimiter)"),
+        (b'{"a":"\xff"}', "is not JSON (a number or a byte in it can't be read)"),
+    ],
+)
+def test_what_is_no_json_is_refused_with_the_readers_reason_or_what_it_may_be(raw: bytes, why: str) -> None:
+    with pytest.raises(Unfit) as refused:
+        parse_json(raw)
+    assert refused.value.fault == why
+
+
 def test_a_byte_order_mark_before_utf8_changes_nothing() -> None:
     assert parse_json(b'\xef\xbb\xbf{"a":"\xe6\x8a\x95"}') == {"a": "投"}
 
@@ -263,11 +273,15 @@ def test_blanks_and_line_ends_around_the_object_change_nothing() -> None:
     assert parse_json(b' \t{"a": 1}\r\n') == {"a": 1}
 
 
-@pytest.mark.parametrize("depth", [3_000, 100_000])
+@pytest.mark.parametrize("depth", [DEEPEST + 1, 3_000, 100_000])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_deep_nesting_is_refused(depth: int, opening: str, closing: str) -> None:
     with pytest.raises(Unfit):
         parse_json(opening * depth + "1" + closing * depth)
+
+
+def test_nesting_is_read_as_far_as_it_may_go() -> None:
+    assert parse_json('{"a":' * (DEEPEST - 1) + "1" + "}" * (DEEPEST - 1))
 
 
 @pytest.mark.parametrize("value", ["a", "1767225600123457049", "玩家-1", "a b", "x" * 64, "é", "👍"])

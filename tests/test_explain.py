@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from dispatcher.clock import HOUR, MINUTE, SECOND, iso
 from dispatcher.explain import MOST_QUOTED, Booked, Case, Story, Zone, booked, explain
 from dispatcher.explain.words import TONGUES
-from dispatcher.lang import LANGUAGES
-from dispatcher.policy import Delays, Interval, Reason, Rule, Status, Trigger
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND, iso
+from dispatcher.ground.lang import LANGUAGES
+from dispatcher.ground.policy import Reason, Rule, Status, Trigger
+from dispatcher.ground.schedule import Delays, Interval
 from dispatcher.store.ledger import Row
 from dispatcher.store.operators import Standing
 from dispatcher.store.waiting import Run
@@ -122,6 +123,12 @@ def test_a_yes_that_came_too_late_is_a_yes_and_nobody_is_told_to_send_it_again()
     assert TONGUES["en"].said["late"] in text_of(told, "attempt")
     assert TONGUES["en"].said["next_close"] in text_of(told, "next")
     assert TONGUES["en"].said["next_ask"] not in text_of(told, "next")
+
+
+def test_a_short_attempt_took_milliseconds_and_not_no_time() -> None:
+    told = text_of(story(row(), attempt(duration_ms=8), attempt(n=2, duration_ms=1_000)), "attempt")
+    assert "It took 8 ms." in told
+    assert "It took 1.0 s." in told
 
 
 def test_what_nobody_tried_yet_is_not_booked() -> None:

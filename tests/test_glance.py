@@ -2,14 +2,14 @@
 
 import pytest
 
-from dispatcher.clock import DAY, HOUR, MINUTE
-from dispatcher.policy import Reason
+from dispatcher.ground.clock import DAY, HOUR, MINUTE
+from dispatcher.ground.policy import Reason
 from dispatcher.store import glance as glance_
 from dispatcher.store import workers
 from dispatcher.store.engine import Database
 from dispatcher.store.glance import Glance, Heap, Queue, glance
 from tests.ground import NOW
-from tests.test_growth import asked, plan, read
+from tests.plans import asked, plan, read
 from tests.workshop import accept, failed, settle, take
 
 pytestmark = pytest.mark.each_store

@@ -1,21 +1,23 @@
 """What people ask is answered by an index, whatever they ask; held by the plans, on small tables."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
-from typing import Any
+from pathlib import Path
 
 import pytest
-from sqlalchemy import event as listening
 from sqlalchemy import text
 
 from bench.growth import ask
-from dispatcher.policy import Status
-from dispatcher.store import corridor, retention
+from dispatcher.ground.policy import Status
+from dispatcher.store import acceptance, corridor, retention
 from dispatcher.store.engine import Database
 from dispatcher.store.search import Filter, find
 from tests.ground import NOW
-from tests.workshop import accept, event
+from tests.plans import asked, plan, read
+from tests.stores import STORES, apart, open_store
+from tests.workshop import accept, event, failed, settled, take
 
 pytestmark = pytest.mark.each_store
 
@@ -23,37 +25,13 @@ pytestmark = pytest.mark.each_store
 OF_ITS_OWN = ("lanes", "types", "heads", "lane", "r ", "d.", "json_each", "CONSTANT ROW", "(subquery")
 
 
-@contextmanager
-def asked(database: Database) -> Iterator[list[tuple[str, Any]]]:
-    """Every statement that is executed meanwhile."""
-    statements: list[tuple[str, Any]] = []
-
-    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
-        if statement.lstrip().startswith(("SELECT", "WITH")):
-            statements.append((statement, parameters))
-
-    listening.listen(database.engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        listening.remove(database.engine, "before_cursor_execute", note)
-
-
-def plan(database: Database, statement: str, parameters: Any) -> list[str]:
-    with database.reading() as connection:
-        if connection.dialect.name == "sqlite":
-            return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-        # With a few rows the server would read them all: what is asked is whether it has an index for it.
-        connection.execute(text("SET LOCAL enable_seqscan = off"))
-        connection.execute(text("SET LOCAL enable_bitmapscan = off"))
-        return [row[0].strip() for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
-
-
-def read(database: Database, steps: list[str]) -> list[str]:
-    """The steps that read deliveries from one end to the other."""
-    if database.engine.dialect.name == "postgresql":
-        return [step for step in steps if "Seq Scan on deliveries" in step]
-    return [step for step in steps if step.startswith("SCAN d") and "USING" not in step]
+@pytest.fixture
+def fresh(store: str, tmp_path: Path) -> Iterator[Database]:
+    """Tables that nobody has filled, vacuumed or analysed: the tests' own server remembers what others had in its."""
+    with apart(STORES.current, tmp_path, "fresh") as place:
+        opened = open_store(place)
+        yield opened
+        opened.close()
 
 
 FILTERS = [
@@ -121,7 +99,7 @@ def test_the_newest_of_many_lanes_come_first(database: Database) -> None:
     times = [(n * 7) % 10 for n in range(30)]
     for n, at in enumerate(times):
         one = event(n, operator=("acme", "bolt", "coin")[n % 3], uid=f"player-{n % 2}")
-        corridor.accept(database, [one._replace(type=("notice", "other")[n % 2])], NOW + at)
+        acceptance.accept(database, [one._replace(type=("notice", "other")[n % 2])], NOW + at)
     expected = sorted(range(30), key=lambda n: (times[n], n), reverse=True)
     for most in (1, 2, 7, 30):
         found: list[int] = []
@@ -134,6 +112,53 @@ def test_the_newest_of_many_lanes_come_first(database: Database) -> None:
     assert of_two == [n for n in expected if n % 3 == 1 and 2 <= times[n] < 8][:4]
     of_one = [int(row.key) for row in find(database, Filter(uid="player-1"), None)]
     assert of_one == [n for n in reversed(range(30)) if n % 2]
+
+
+def test_receipts_are_looked_up_by_key_in_a_table_that_nobody_has_analysed_yet(fresh: Database) -> None:
+    """As it is in the first minute of a database: told nothing, a server takes a full table for an empty one."""
+    database = fresh
+    acceptance.accept(database, [event(n) for n in range(2_000)], NOW)
+    again = [event(n) for n in range(64)]
+    with asked(database) as statements:
+        told = acceptance.accept_told(database, again, NOW)
+    assert {receipt.fate for receipt in told} == {acceptance.Fate.DUPLICATE}
+    of_deliveries = [one for one in statements if "FROM deliveries" in one[0]]
+    assert len(of_deliveries) == 2
+    for statement, parameters in of_deliveries:
+        steps = plan(database, statement, parameters)
+        assert read(database, steps) == []
+        assert [step for step in steps if "identity" in step], steps
+        assert [step for step in steps if "by_operator" in step] == []
+
+
+@pytest.mark.parametrize("taken_away", [False, True])
+def test_what_a_turn_changes_in_an_empty_database_is_planned_for_a_full_one(fresh: Database, taken_away: bool) -> None:
+    """A server keeps such a plan until somebody analyses the table."""
+    database = fresh
+    accept(database, 0, 1)
+    acceptance.accept(database, [event(n)._replace(sequence="line") for n in (2, 3)], NOW)
+    first, second, third = take(database)
+    if taken_away:
+        with database.writing() as connection:
+            connection.execute(text("UPDATE deliveries SET token = token + 1 WHERE id = :id"), {"id": first.id})
+    with asked(database, "UPDATE", "INSERT INTO attempts", "SELECT") as statements:
+        done = [settled(first, NOW), failed(second, NOW), settled(third, NOW)]
+        turned = corridor.turn(database, done, {"acme": 4}, NOW)
+    assert len(turned.late) == taken_away
+    assert len(turned.claimed) == 1
+    verbs = Counter(statement.split()[0] for statement, _ in statements)
+    assert verbs["UPDATE"] >= 4
+    for statement, parameters in statements:
+        steps = plan(database, statement, parameters)
+        assert [step for step in gone_through(database, steps) if "dead_of_line" not in step] == [], (statement, steps)
+
+
+def gone_through(database: Database, steps: list[str]) -> list[str]:
+    """The steps that go through a whole table or index, be it ever so small."""
+    if database.engine.dialect.name == "sqlite":
+        return [step for step in steps if re.match(r"SCAN (deliveries|attempts|[dah])\b", step)]
+    scans = [n for n, step in enumerate(steps) if re.search(r"Scan.* on (deliveries|attempts)\b", step)]
+    return [steps[n] for n in scans if not re.match("(Index|Recheck) Cond", [*steps, ""][n + 1])]
 
 
 def test_the_walk_of_the_retention_goes_by_number(database: Database) -> None:

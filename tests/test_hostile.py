@@ -7,16 +7,19 @@ import socket
 import ssl
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from httptools import HttpResponseParser
 
-from dispatcher.clock import MILLISECOND, SECOND
-from dispatcher.operator import Tls
-from dispatcher.policy import Outcome, Reason, read_answer
+from dispatcher.ground.clock import MILLISECOND, SECOND
+from dispatcher.ground.operator import Tls
+from dispatcher.ground.policy import Outcome, Reason, read_answer
 from dispatcher.tls import tls_context
+from dispatcher.wire.connection import Connection
 from tests.authority import Authority
 from tests.behaviours import BEHAVIOURS, RULE, YES, answer
 from tests.hostile import (
@@ -79,6 +82,8 @@ async def harmed(caller: Caller, url: str, over: asyncio.Event) -> list[Outcome]
         outcome = await caller.post(url, GRACE)
         if ended(outcome):
             failed.append(outcome)
+        # Without a breath it would be the whole load.
+        await asyncio.sleep(0.01)
     return failed
 
 
@@ -112,6 +117,43 @@ async def test_whatever_an_operator_does_ends_with_its_reason_and_harms_no_other
 def test_the_table_has_all_that_is_asked_of_it() -> None:
     assert len(BEHAVIOURS) >= 140
     assert {one.reason for one in BEHAVIOURS.values()} >= {Reason.READ_TIMEOUT, Reason.RESET, Reason.REDIRECT, None}
+
+
+# What llhttp would let pass if it were told to, and the behaviour that is taken for a yes then.
+LENIENT: Mapping[str, str] = {
+    "lenient_headers": "a blank before the colon",
+    "lenient_chunked_length": "a length and chunks",
+    "lenient_version": "HTTP/7.3",
+    "lenient_optional_lf_after_cr": "a status line that ends in CR alone",
+    "lenient_optional_cr_before_lf": "lines that end in LF alone",
+    "lenient_optional_crlf_after_chunk": "a chunk without its line's end",
+    "lenient_spaces_after_chunk_size": "blanks behind a chunk's size",
+}
+# No answer tells these: the first is about requests; the others about what comes behind a whole answer on a connection
+# that is to be closed, and by then the exchange is over.
+UNTOLD = {"lenient_transfer_encoding", "lenient_keep_alive", "lenient_data_after_close"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("flag", LENIENT)
+async def test_each_leniency_of_the_parser_would_be_found_by_a_behaviour(
+    flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Connection.__init__
+
+    def lenient(self: Connection) -> None:
+        begin(self)
+        self._parser.set_dangerous_leniencies(**{flag: True})
+
+    async with playing(BEHAVIOURS[LENIENT[flag]].act) as (_, url), calling() as caller:
+        assert ended(await caller.post(url, GRACE)) is Reason.RESET
+        monkeypatch.setattr(Connection, "__init__", lenient)
+        assert ended(await caller.post(url, GRACE)) is None
+
+
+def test_no_leniency_of_the_parser_is_left_out() -> None:
+    known = signature(HttpResponseParser(object()).set_dangerous_leniencies).parameters
+    assert {*LENIENT, *UNTOLD} == set(known)
 
 
 # Early close at each byte.

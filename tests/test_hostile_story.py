@@ -13,12 +13,13 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
-from dispatcher.policy import Reason
+from dispatcher.ground.policy import Reason
 from tests.authority import Authority
 from tests.behaviours import BEHAVIOURS, HEAD, RULE, YES, answer
 from tests.hostile import Act, Peer, always, bound, endless, held, playing
+from tests.nursery import COMMAND
 from tests.odd_names import HANGS, UNKNOWN
-from tests.story import COMMAND, PATIENCE, Story, orders, until
+from tests.story import PATIENCE, Story, orders, until
 
 T = TypeVar("T")
 

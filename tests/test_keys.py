@@ -11,12 +11,13 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from dispatcher.apikey import INCLUDED, ApiKey, Scope, digest, fresh_token, whose
 from dispatcher.cli import main
-from dispatcher.clock import DAY, MINUTE
-from dispatcher.errors import Refused, StoreUnavailable
-from dispatcher.policy import Reason
+from dispatcher.ground.apikey import INCLUDED, ApiKey, Scope, digest, fresh_token, whose
+from dispatcher.ground.clock import DAY, MINUTE
+from dispatcher.ground.errors import Refused, StoreUnavailable
+from dispatcher.ground.policy import Reason
 from dispatcher.store import replays
+from dispatcher.store.access import mark
 from dispatcher.store.engine import Database
 from dispatcher.store.keys import all_keys, create_key, note_use, revoke_key
 from dispatcher.store.replays import Which
@@ -28,11 +29,6 @@ from tests.stores import STORES
 from tests.workshop import accept, configuration, failed, row, rows, settle, take
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -323,7 +319,7 @@ def test_who_made_and_revoked_a_key_stands_in_the_journal_with_what_it_opens(
     for _ in range(2):
         assert call(tmp_path, "revoke", "back-office").exit_code == 0
     noted = [one for one in journal_rows(database) if one.verb in ("create_key", "revoke_key")]
-    told = f"{made['id']}: admin, for acme alone, web.rate a second"
+    told = f"{made['id']}: admin, for acme alone, web.rate a second, hash {mark(digest(made['token']))}"
     assert [(one.verb, one.actor, one.key, one.note, one.operator) for one in noted] == [
         ("create_key", "ada", "back-office", told, None),
         ("revoke_key", "bob", "back-office", told, None),

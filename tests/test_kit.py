@@ -12,18 +12,19 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dispatcher.cli import main
-from dispatcher.clock import MINUTE
 from dispatcher.config import load_config
-from dispatcher.errors import Refused
+from dispatcher.ground.clock import MINUTE
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.lang import words
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import Reason, read_answer
+from dispatcher.ground.schedule import Delays, Interval
 from dispatcher.kit import kit_files
 from dispatcher.kit.facts import facts_of
 from dispatcher.kit.guide import code
 from dispatcher.kit.page import page
 from dispatcher.kit.stand_in import masked_url, stand_in
 from dispatcher.kit.vectors import vectors
-from dispatcher.lang import words
-from dispatcher.operator import Operator
-from dispatcher.policy import Delays, Interval, Reason, read_answer
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.seal import Seal
 from tests.canaries import Canaries, canary, tables
@@ -149,6 +150,7 @@ def test_the_vectors_have_the_edges() -> None:
 def test_the_document_names_every_field_with_a_meaning_every_reason_and_every_address() -> None:
     text = kit_files(config_with(BOTH).operators["acme"])["integration.md"]
     chinese, english = text.split("\n## English\n")
+    assert re.search(r"^The body is JSON", english, re.MULTILINE), "without a blank before it, or a secret part"
     for half, column in ((chinese, "zh"), (english, "en")):
         for kind, protocol in PROTOCOLS.items():
             for field in protocol.fields:
@@ -296,7 +298,7 @@ def test_a_folder_that_is_not_empty_is_left_alone_unless_forced(tmp_path: Path) 
 def test_an_operator_that_nobody_knows_or_that_no_receiver_could_serve_is_told_with_its_mend(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(BOTH, "utf-8")
     unknown = kit("brook", "-o", tmp_path / "kit", folder=tmp_path)
-    assert (unknown.exit_code, "write acme" in unknown.stderr) == (2, True)
+    assert (unknown.exit_code, 'write "acme"' in unknown.stderr) == (2, True)
     same = BOTH.replace("/Demo/notice", "/wallet/settle")
     (tmp_path / "config.toml").write_text(same, "utf-8")
     both = kit("acme", "-o", tmp_path / "kit", folder=tmp_path)

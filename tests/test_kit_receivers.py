@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from dispatcher.cli import main
-from dispatcher.clock import WallClock
 from dispatcher.config import load_config
+from dispatcher.ground.clock import WallClock
 from dispatcher.kit.receivers import LANGUAGES
 from dispatcher.kit.stand_in import PLAYERS_TOKEN, StandIn
 from dispatcher.kit.vectors import Made, Sender, decoded, encoded

@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from dispatcher.clock import HOUR, MINUTE
-from dispatcher.errors import Refused
-from dispatcher.policy import Reason, Status, Verb
-from dispatcher.store import corridor, ledger, search
+from dispatcher.ground.clock import HOUR, MINUTE
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.policy import Reason, Status, Verb
+from dispatcher.store import acceptance, ledger, search
 from dispatcher.store.engine import Database
-from dispatcher.store.ledger import Change, Filter, Row
+from dispatcher.store.ledger import Change, Filter
 from dispatcher.store.schema import journal
+from tests.graves import bury, one_of_each
 from tests.ground import NOW
 from tests.stores import trap
 from tests.workshop import accept, attempts_of, event, failed, row, rows, settle, settled, take
@@ -23,32 +24,6 @@ pytestmark = pytest.mark.each_store
 
 def found(database: Database, limit: int | None = None, **where: Any) -> list[str]:
     return [one.key for one in ledger.find(database, Filter(**where), limit)]
-
-
-def bury(database: Database, *keys: int, now: int = NOW, reason: Reason = Reason.CONNECT_REFUSED) -> list[Row]:
-    """Deliveries that have failed four times, the last time now."""
-    accept(database, *keys, now=now)
-    for _ in range(4):
-        done = [failed(claim, now, reason) for claim in take(database, now)]
-        soon = [
-            one._replace(verdict=one.verdict._replace(due_at=now)) if one.verdict.due_at is not None else one
-            for one in done
-        ]
-        settle(database, *soon, now=now)
-    return [row(database, key) for key in keys]
-
-
-def one_of_each(database: Database) -> dict[str, Row]:
-    """A delivery in each status, by its name."""
-    keys = {Status.DEAD: 1, Status.RESOLVED: 2, Status.PENDING: 3, Status.SENDING: 4, Status.DELIVERED: 5}
-    _, closed = bury(database, 1, 2)
-    ledger.resolve(database, [closed], "ada", "agreed", NOW)
-    accept(database, 5)
-    settle(database, settled(take(database)[0], NOW))
-    accept(database, 4)
-    take(database)
-    accept(database, 3)
-    return {str(status): row(database, key) for status, key in keys.items()}
 
 
 def done_by_hand(database: Database) -> list[tuple[Any, ...]]:
@@ -70,7 +45,7 @@ def test_the_log_shows_the_newest_first(database: Database) -> None:
 
 def test_the_log_can_be_asked_for_each_thing(database: Database) -> None:
     one_of_each(database)
-    corridor.accept(database, [event(6, operator="bolt", uid="player-6")._replace(type="other")], NOW)
+    acceptance.accept(database, [event(6, operator="bolt", uid="player-6")._replace(type="other")], NOW)
     asked: list[tuple[dict[str, Any], list[str]]] = [
         ({"operator": "bolt"}, ["6"]),
         ({"operator": "acme"}, ["3", "4", "5", "2", "1"]),
@@ -114,7 +89,7 @@ def test_the_pages_of_the_log_meet_without_gap_or_overlap(
 ) -> None:
     monkeypatch.setattr(search, "PAGE", 3)
     accept(database, *range(9))
-    corridor.accept(database, [event(9, operator="bolt")], NOW)
+    acceptance.accept(database, [event(9, operator="bolt")], NOW)
     assert found(database, limit, operator="acme") == [str(key) for key in range(8, -1, -1)][:limit]
 
 
@@ -143,7 +118,7 @@ def test_one_delivery_is_found_by_its_operator_and_key(database: Database) -> No
 
 
 def test_a_key_under_two_types_asks_for_the_type(database: Database) -> None:
-    corridor.accept(database, [event(1), event(1)._replace(type="other")], NOW)
+    acceptance.accept(database, [event(1), event(1)._replace(type="other")], NOW)
     with pytest.raises(Refused, match=r"acme has 1 under other and notice: name one with --type"):
         ledger.one(database, "acme", "1", None)
     assert ledger.one(database, "acme", "1", "other").type == "other"
@@ -211,7 +186,7 @@ def test_the_history_shows_what_came_late_and_what_was_done_by_hand(database: Da
 
 def test_the_operators_waiting_are_counted_by_what_is_not_finished(database: Database) -> None:
     one_of_each(database)
-    corridor.accept(database, [event(6, operator="bolt")], NOW)
+    acceptance.accept(database, [event(6, operator="bolt")], NOW)
     assert ledger.operators_waiting(database) == {"acme": 2, "bolt": 1}
 
 

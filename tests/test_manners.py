@@ -9,18 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from dispatcher.errors import Refused, StoreUnavailable
+from dispatcher.ground.errors import Refused, StoreUnavailable
 from dispatcher.store.engine import open_database
 from dispatcher.store.sqlite import WorkerLock
 from tests.ground import ACME, config_with, faults_of
 from tests.workshop import Bench, configuration
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def test_one_file_has_one_worker_whatever_path_leads_to_it(tmp_path: Path) -> None:

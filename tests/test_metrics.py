@@ -13,21 +13,21 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 from sqlalchemy import text
 
-from dispatcher.apikey import Scope
-from dispatcher.clock import SECOND
 from dispatcher.config.web import Metrics
-from dispatcher.errors import StoreUnavailable
-from dispatcher.figures import Figures
+from dispatcher.ground.apikey import Scope
+from dispatcher.ground.clock import SECOND
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.figures import Figures
+from dispatcher.ground.policy import Reason, Verb, Verdict
 from dispatcher.metrics import Exposition, State, Work, exposition, families
-from dispatcher.policy import Reason, Verb, Verdict
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.store import backlog, operators, workers
-from dispatcher.store.backlog import Backlog, Standing, standing
+from dispatcher.store.backlog import Backlog, Workload, workload
 from dispatcher.store.engine import Database
 from dispatcher.web import application, metrics_route
 from tests.ground import ACME, NOW, claim, config_with, faults_of, outcome
+from tests.plans import asked, plan, read
 from tests.served import Served, served
-from tests.test_growth import asked, plan, read
 from tests.workshop import MovedClock, accept, failed, kept_log, settle, take
 
 pytestmark = pytest.mark.anyio
@@ -37,11 +37,6 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 # By name and labels.
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def samples(told: str) -> Samples:
@@ -89,7 +84,7 @@ def test_the_backlog_is_what_the_store_has(database: Database) -> None:
     dead = failed(second, NOW)
     settle(database, dead._replace(verdict=dead.verdict._replace(verb=Verb.BURY, due_at=None)), now=NOW)
     operators.stop(database, "coin", "paused_at", ("pause", "me", None), NOW)
-    found = standing(database, PROTOCOLS, NOW)
+    found = workload(database, PROTOCOLS, NOW)
     assert found.limit == backlog.MOST_READ // 9
     assert sorted(found.backlogs) == [
         Backlog("acme", False, False, NOW - 7 * SECOND, due=1, waiting=1, dead=1),
@@ -101,12 +96,12 @@ def test_the_backlog_is_what_the_store_has(database: Database) -> None:
 @each_store
 def test_workers_of_a_server_are_counted_as_long_as_they_beat(database: Database) -> None:
     on_server = database.engine.dialect.name == "postgresql"
-    assert standing(database, PROTOCOLS, NOW).workers == (0 if on_server else None)
+    assert workload(database, PROTOCOLS, NOW).workers == (0 if on_server else None)
     workers.enter(database)
-    assert standing(database, PROTOCOLS, NOW).workers == (1 if on_server else None)
+    assert workload(database, PROTOCOLS, NOW).workers == (1 if on_server else None)
     with database.writing() as connection:
         connection.execute(text("UPDATE workers SET seen_at = 1"))
-    assert standing(database, PROTOCOLS, NOW).workers == (0 if on_server else None)
+    assert workload(database, PROTOCOLS, NOW).workers == (0 if on_server else None)
 
 
 @each_store
@@ -114,7 +109,7 @@ def test_a_count_stops_at_its_limit(database: Database, monkeypatch: pytest.Monk
     monkeypatch.setattr(backlog, "MOST_COUNTED", 3)
     declare(database, "acme")
     accept(database, *range(9))
-    (found,) = standing(database, PROTOCOLS, NOW).backlogs
+    (found,) = workload(database, PROTOCOLS, NOW).backlogs
     assert found.due == 3
 
 
@@ -123,7 +118,7 @@ def test_the_backlog_is_read_from_indexes(database: Database) -> None:
     declare(database, "acme", "bolt")
     accept(database, *range(20))
     with asked(database) as statements:
-        standing(database, PROTOCOLS, NOW)
+        workload(database, PROTOCOLS, NOW)
     for statement, parameters in statements:
         steps = plan(database, statement, parameters)
         assert read(database, steps) == [], steps
@@ -135,7 +130,7 @@ def test_the_backlog_is_read_from_indexes(database: Database) -> None:
 
 def test_what_is_counted_hangs_on_no_number_of_rows_and_on_operators_up_to_a_limit(database: Database) -> None:
     declare(database, *(f"operator-{n:04}" for n in range(backlog.MOST_OPERATORS + 5)))
-    found = standing(database, PROTOCOLS, NOW)
+    found = workload(database, PROTOCOLS, NOW)
     assert (len(found.backlogs), found.limit) == (1_000, 50)
 
 
@@ -186,7 +181,7 @@ async def test_operators_beyond_a_thousand_are_told_together() -> None:
         figures.taken_in(f"operator-{n:04}", "notice", "accepted")
     work = Work({f"operator-{n:04}": 2 for n in range(1_003)}, 1, 0.0, 1)
     rows = [Backlog(f"operator-{n:04}", False, False, NOW - n * SECOND, 1, 1, 1) for n in range(1_003)]
-    seen = families.Seen(figures, State({}, work), Standing(NOW, 10, rows, None))
+    seen = families.Seen(figures, State({}, work), Workload(NOW, 10, rows, None))
     told = {(one.name, one.labels.get("operator")): one.value for f in families.families(seen) for one in f.samples}
     assert told["dispatcher_events_total", "other"] == 3
     assert told["dispatcher_in_flight", "other"] == 6
@@ -210,10 +205,10 @@ async def test_whoever_asks_for_openmetrics_gets_it_and_whoever_asks_for_nonsens
 
 
 async def test_while_the_store_is_away_all_else_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: object) -> Standing:
+    def away(*_: object) -> Workload:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(exposition, "standing", away)
+    monkeypatch.setattr(exposition, "workload", away)
     found = await scraped(database, worked())
     assert (
         value(found, "store_up"),
@@ -229,12 +224,12 @@ async def test_a_store_that_hangs_holds_up_no_scrape_and_is_asked_once(
 
     go, asked_ = threading.Event(), []
 
-    def hangs(*_: object) -> Standing:
+    def hangs(*_: object) -> Workload:
         asked_.append(1)
         assert go.wait(60)
-        return Standing(NOW, 1, [Backlog("acme", False, False, None, 1, 0, 0)], None)
+        return Workload(NOW, 1, [Backlog("acme", False, False, None, 1, 0, 0)], None)
 
-    monkeypatch.setattr(exposition, "standing", hangs)
+    monkeypatch.setattr(exposition, "workload", hangs)
     monkeypatch.setattr(exposition, "PATIENCE_SECONDS", 0.05)
     made = Exposition(Figures(), database, MovedClock(), PROTOCOLS, lambda: State({}), LOG)
     for _ in range(3):

@@ -14,23 +14,23 @@ from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
-from click.testing import CliRunner
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 import dispatcher
-from dispatcher.cli import main
-from dispatcher.errors import Outdated, Refused
-from dispatcher.place import Place, Server
+from dispatcher.ground.errors import Outdated, Refused
+from dispatcher.ground.place import Place, Server
 from dispatcher.store.engine import open_database, reach
 from dispatcher.store.mark import Mark, State, set_mark
 from dispatcher.store.migrate import alembic_config, migrate, upgrade
 from dispatcher.store.schema import REVISION
 from dispatcher.store.sqlite import WorkerLock
 from dispatcher.store.version import FIRST, OURS
+from tests import nursery
+from tests.desk import Desk
 from tests.ground import NOW
 from tests.stores import STORES, apart
-from tests.story import Story, orders
+from tests.story import orders
 from tests.workshop import accept, adopt, row, settle, settled, take
 
 BEFORE_REVISIONS = Path(__file__).with_name("store_of_schema_2.sql").read_text("utf-8")
@@ -222,8 +222,8 @@ KILLED = """
 import os, signal, sys
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from dispatcher.place import Server
-from dispatcher.secret import Secret
+from dispatcher.ground.place import Server
+from dispatcher.ground.secret import Secret
 from pathlib import Path
 from dispatcher.store.migrate import upgrade
 event.listen(Engine, "commit", lambda connection: os.kill(os.getpid(), signal.SIGKILL))
@@ -239,7 +239,7 @@ def test_an_upgrade_that_is_killed_at_its_end_has_changed_nothing(place: Place) 
         fill(connection)
     before = shape(place)
     address = place.url.reveal() if isinstance(place, Server) else str(place)
-    done = subprocess.run([sys.executable, "-c", KILLED, address], check=False, capture_output=True, timeout=60)
+    done = nursery.run([sys.executable, "-c", KILLED, address])
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert shape(place) == before
     assert upgrade(place).before == FIRST
@@ -310,22 +310,10 @@ def test_a_store_that_is_being_copied_is_not_upgraded_meanwhile(tmp_path: Path) 
 # What every command says of a store that it does not work with.
 
 
-class Desk(Story):
-    """A story whose commands run in this process."""
-
-    def run(self, *words: object) -> tuple[int, str, str]:
-        done = CliRunner().invoke(main, self.line(*words)[3:], catch_exceptions=False)
-        return done.exit_code, done.stdout, done.stderr
-
-    def stamp(self, revision: str) -> None:
-        with closing(sqlite3.connect(self.database)) as connection, connection:
-            connection.execute("UPDATE dispatcher_revision SET version_num = ?", [revision])
-
-
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     with Desk(tmp_path) as desk:
-        desk.run("db", "upgrade")
+        desk.call("db", "upgrade")
         yield desk
 
 
@@ -343,24 +331,24 @@ OPENING = (
 
 
 def test_every_command_refuses_an_older_store_with_the_command_that_brings_it_up(desk: Desk) -> None:
-    desk.stamp("0000")
+    desk.change("UPDATE dispatcher_revision SET version_num = '0000'")
     before = desk.database.read_bytes()
     for words in (*OPENING, ["enqueue", desk.file(orders(1))]):
-        status, out, err = desk.run(*words)
+        status, out, err = desk.call(*words)
         assert (status, out) == (1, ""), words
         assert f"has schema 0000, this dispatcher works with {REVISION}; stop what works on it" in err
         assert err.endswith(f": dispatcher db upgrade -c {desk.config}\n"), words
-    status, out, _ = desk.run("check", "--no-network", "--json")
+    status, out, _ = desk.call("check", "--no-network", "--json")
     (fault,) = json.loads(out)["faults"]
     assert (status, fault["mend"].rpartition(": ")[2]) == (2, f"dispatcher db upgrade -c {desk.config}")
     assert desk.database.read_bytes() == before
 
 
 def test_every_command_refuses_a_newer_store_and_says_which_of_the_two_is_older(desk: Desk) -> None:
-    desk.stamp("9999")
+    desk.change("UPDATE dispatcher_revision SET version_num = '9999'")
     before = desk.database.read_bytes()
     for words in (*OPENING, ["enqueue", desk.file(orders(1))], ["db", "upgrade"]):
-        status, out, err = desk.run(*words)
+        status, out, err = desk.call(*words)
         assert (status, out) == (1, ""), words
         assert "Error: this dispatcher is older than the store: " in err
     assert desk.database.read_bytes() == before
@@ -397,26 +385,26 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in ("alembic
 def test_upgrade_and_status_tell_what_was_done_and_what_there_is(desk: Desk) -> None:
     for file in desk.folder.glob("dispatcher.db*"):
         file.unlink()
-    status, out, _ = desk.run("db", "status", "--json")
+    status, out, _ = desk.call("db", "status", "--json")
     told = json.loads(out)
     assert (status, told["state"], told["schema"], told["upgrade_due"]) == (0, "absent", None, False)
     assert not desk.database.exists()
     make_numbered(desk.database)
-    told = json.loads(desk.run("db", "status", "--json")[1])
+    told = json.loads(desk.call("db", "status", "--json")[1])
     assert (told["schema"], told["newest_schema"], told["upgrade_due"]) == (FIRST, REVISION, True)
-    status, out, _ = desk.run("db", "upgrade", "--json")
+    status, out, _ = desk.call("db", "upgrade", "--json")
     assert (status, json.loads(out)) == (
         0,
         {"database": str(desk.database), "from": FIRST, "to": REVISION, "live": []},
     )
-    assert desk.run("db", "upgrade") == (0, f"{desk.database}: has schema {REVISION}, nothing to do\n", "")
+    assert desk.call("db", "upgrade") == (0, f"{desk.database}: has schema {REVISION}, nothing to do\n", "")
     desk.enqueue(orders(3))
-    told = json.loads(desk.run("db", "status", "--json")[1])
+    told = json.loads(desk.call("db", "status", "--json")[1])
     assert (told["kind"], told["version"]) == ("sqlite", sqlite3.sqlite_version)
     assert (told["upgrade_due"], told["state"]) == (False, "in use")
     assert told["counts"] == {"pending": 3, "sending": 0, "delivered": 0, "dead": 0, "resolved": 0}
     assert told["bytes"] >= desk.database.stat().st_size
-    out = desk.run("db", "status")[1]
+    out = desk.call("db", "status")[1]
     assert "upgrade due: no\n" in out
     assert "counts: 3 pending, 0 sending" in out
 
@@ -429,7 +417,7 @@ def test_status_tells_of_a_store_on_a_server_without_its_password(place: Place, 
     with Desk(tmp_path) as desk:
         desk.tables["database"] = {}
         desk.set("database", url=place.url.reveal().replace("postgres@", "postgres:geheim@"))
-        status, out, err = desk.run("db", "status", "--json")
+        status, out, err = desk.call("db", "status", "--json")
         assert status == 0, err
         told = json.loads(out)
         assert "geheim" not in out

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event as listening
 
-from dispatcher.clock import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from dispatcher.dispatch.minutes import KEPT
-from dispatcher.errors import StoreUnavailable
-from dispatcher.figures import DURATIONS, Figures, Histogram, Result
-from dispatcher.policy import Reason, Verb, Verdict
+from dispatcher.ground.clock import DAY, HOUR, MILLISECOND, MINUTE, SECOND
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.figures import DURATIONS, Figures, Histogram, Result
+from dispatcher.ground.policy import Reason, Verb, Verdict
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.minutes import Minute, add, read, trim
 from tests.ground import NOW, claim, outcome
@@ -24,11 +24,6 @@ pytestmark = pytest.mark.anyio
 each_store = pytest.mark.each_store
 
 OK = httpx.Response(200)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def minute(at: int = NOW, reason: str | None = None, count: int = 1, **changes: str) -> Minute:

@@ -56,16 +56,19 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exposed]:
     with Story(tmp_path_factory.mktemp("monitored")) as story, story.receiving("--fail-first", "1") as receiver:
         story.set(notice_url=f"{receiver.url}/Demo/notice")
         key = story.key("enqueue", "read")
-        with story.running() as daemon, httpx.Client(base_url=daemon.web, headers=key, trust_env=False) as client:
+        with (
+            story.running() as daemon,
+            httpx.Client(base_url=daemon.web, headers=key, trust_env=False, timeout=60) as client,
+        ):
             story.enqueue(orders(2))
             assert client.post("/v1/events", json=notice(order_no="7")).status_code == 202
             until(lambda: story.all_are("delivered"), told=daemon.text)
             run = exposed(client.get("/metrics").text)
         with story.running("web") as web:
             assert httpx.post(
-                f"{web.web}/v1/events", headers=key, json=notice(order_no="8"), trust_env=False
+                f"{web.web}/v1/events", headers=key, json=notice(order_no="8"), trust_env=False, timeout=60
             ).is_success
-            alone = exposed(httpx.get(f"{web.web}/metrics", trust_env=False).text)
+            alone = exposed(httpx.get(f"{web.web}/metrics", trust_env=False, timeout=60).text)
     return {"run": run, "web": alone}
 
 

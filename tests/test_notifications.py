@@ -5,7 +5,6 @@ import hmac
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -14,15 +13,16 @@ from click.testing import CliRunner
 
 from dispatcher.accept import read_event
 from dispatcher.cli import main
-from dispatcher.clock import DAY, HOUR, MINUTE, SECOND
-from dispatcher.errors import EventError
-from dispatcher.lang import words
-from dispatcher.operator import Chat, Language, Notification, Tell
-from dispatcher.policy import Outcome, Reason, Status, Verb, Verdict
-from dispatcher.protocols import chat, summary
-from dispatcher.secret import Secret
+from dispatcher.ground.clock import DAY, HOUR, MINUTE
+from dispatcher.ground.errors import EventError
+from dispatcher.ground.lang import words
+from dispatcher.ground.operator import Chat, Language, Notification, Tell
+from dispatcher.ground.policy import Outcome, Reason, Status, Verb, Verdict
+from dispatcher.ground.secret import Secret
+from dispatcher.protocols import summary
 from dispatcher.store import ledger, operators
-from dispatcher.store.corridor import Fate, Settlement
+from dispatcher.store.acceptance import Fate
+from dispatcher.store.corridor import Settlement
 from dispatcher.store.engine import open_database
 from dispatcher.summaries import SETTLED, Failing
 from tests.ground import NOW, config_with, faults_of, lock
@@ -33,11 +33,6 @@ HOOK = "https://hooks.example/services/T0000/the-token-of-the-hook"
 # NOW is the beginning of a window.
 EVERY = 5 * MINUTE
 TABLE = f'[notifications.ops]\npreset = "slack"\nurl = "{HOOK}"\n'
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class Told:
@@ -118,7 +113,7 @@ async def test_of_many_workers_that_see_the_same_window_one_makes_its_summary(tm
     async with Told(tmp_path) as at:
         at.kill(1)
         at.bench.clock.at = NOW + EVERY + SETTLED
-        (one,) = at.bench.daemon._roster.notifications.values()
+        (one,) = at.bench.daemon.enrolment.roster.notifications.values()
         window, make = at.bench.clock.at // EVERY, at.bench.daemon.summaries._make
         # The other has looked before ours was there: it has read what there is to tell, and writes behind us.
         facts = at.bench.daemon.summaries._told(OPS, window * EVERY)
@@ -288,7 +283,7 @@ async def test_summaries_are_found_by_their_type_or_name_and_never_among_spins(t
 @pytest.mark.anyio
 async def test_nobody_can_hand_in_a_summary(tmp_path: Path) -> None:
     async with Told(tmp_path) as at:
-        roster = at.bench.daemon._roster
+        roster = at.bench.daemon.enrolment.roster
         assert set(roster.operators) == {"acme", "bolt"}
         assert set(roster.members) == {"acme", "bolt", OPS}
         for raw in ({"operator": OPS, "type": "summary"}, {"operator": "acme", "type": "summary"}):
@@ -301,7 +296,7 @@ async def test_who_no_longer_declares_a_notification_takes_it_out_of_force(tmp_p
     async with Told(tmp_path) as at:
         at.path.write_text(at.path.read_text().partition("[notifications")[0], "utf-8")
         await at.bench.daemon.reload(at.path)
-        assert set(at.bench.daemon._roster.members) == {"acme", "bolt"}
+        assert set(at.bench.daemon.enrolment.roster.members) == {"acme", "bolt"}
         at.kill(1)
         await at.window()
         assert at.made() == []
@@ -310,124 +305,6 @@ async def test_who_no_longer_declares_a_notification_takes_it_out_of_force(tmp_p
 
 
 # What each tool gets.
-
-FACTS = {
-    "window": "5890752",
-    "since": NOW,
-    "until": NOW + EVERY,
-    "operators": [
-        {
-            "operator": "acme",
-            "died": 3,
-            "dead": 17,
-            "reasons": {"read_timeout": 2, "http_status": 1},
-            "oldest": NOW - HOUR,
-            "failures": 41,
-            "failing_since": NOW - MINUTE,
-            "held_since": None,
-        }
-    ],
-    "others": 0,
-    "console": "https://console.example",
-}
-
-
-def notification(preset: Chat, secret: str | None = None, **changes: Any) -> Notification:
-    known: dict[str, Any] = {
-        "preset": preset,
-        "target": Secret("/robot/send?access_token=abc"),
-        "secret": secret and Secret(secret),
-        "operators": frozenset(),
-        "every": EVERY,
-        "language": Language.EN,
-        "tell": frozenset(Tell),
-        "failures": 20,
-        "over": EVERY,
-    }
-    return Notification(**{**known, **changes})
-
-
-@pytest.mark.parametrize(
-    ("language", "lines"),
-    [
-        (
-            "en",
-            [
-                "dispatcher: 3 dead letters, 1 operators failing",
-                "acme: 3 died since 2026-01-01T00:00:00Z, 17 are dead in all",
-                "  2 × no whole answer in time",
-                "  1 × the operator's HTTP status is no success",
-                "acme: nothing has succeeded since 2025-12-31T23:59:00Z, 41 attempts failed in a row",
-                "acme: the oldest that waits came in at 2025-12-31T23:00:00Z",
-                "look: dispatcher dead list --operator acme",
-                "look: https://console.example",
-            ],
-        ),
-        (
-            "zh",
-            [
-                "dispatcher: 3 条通知失败, 1 个商户持续失败",
-                "acme：自 2026-01-01T00:00:00Z 起新增失败 3 条，共有失败 17 条",
-                "  2 × 未在时限内收到完整应答",
-                "  1 × 商户的 HTTP 状态码不表示成功",
-                "acme：自 2025-12-31T23:59:00Z 起没有一次成功，已连续失败 41 次",
-                "acme：最早一条待通知的接收时间为 2025-12-31T23:00:00Z",
-                "查看: dispatcher dead list --operator acme",
-                "查看: https://console.example",
-            ],
-        ),
-    ],
-)
-def test_a_summary_says_who_how_much_why_since_when_and_where_to_look(language: str, lines: list[str]) -> None:
-    assert summary.written(FACTS, words(language), OPS) == lines
-
-
-def test_feishus_body_is_a_post_of_plain_lines_signed_anew() -> None:
-    told = json.loads(chat.message(notification(Chat.FEISHU, "SEC-feishu"), "title", ["<at id=all>", "b"], NOW))
-    lines = [[{"tag": "text", "text": "<at id=all>"}], [{"tag": "text", "text": "b"}]]
-    # The signature by OpenSSL.
-    assert told == {
-        "timestamp": "1767225600",
-        "sign": "X+DzaCxAWvAVpVi7+nvNe7fGAH1nUbr23XxR8U9iHC4=",
-        "msg_type": "post",
-        "content": {"post": {"en_us": {"title": "title", "content": lines}}},
-    }
-    later = json.loads(chat.message(notification(Chat.FEISHU, "SEC-feishu"), "title", [], NOW + SECOND))
-    assert (later["timestamp"], later["sign"] != told["sign"]) == ("1767225601", True)
-    unsigned = json.loads(chat.message(notification(Chat.FEISHU, language=Language.ZH), "title", [], NOW))
-    assert unsigned == {
-        "msg_type": "post",
-        "content": {"post": {"zh_cn": {"title": "title", "content": [[{"tag": "text", "text": "title"}]]}}},
-    }
-
-
-def test_dingtalks_signature_stands_in_the_query_and_its_text_is_no_markdown() -> None:
-    signed = chat.target(notification(Chat.DINGTALK, "SECding"), NOW)
-    query = parse_qs(urlsplit(bytes(signed).decode()).query)
-    assert query == {
-        "access_token": ["abc"],
-        "timestamp": ["1767225600000"],
-        "sign": ["KxiYykr4cqTvUctESNcE/PKSNyp6cmGm7z4PwRtA9mU="],
-    }
-    assert "%2F" in bytes(signed).decode()
-    assert "abc" not in repr(signed)
-    assert bytes(chat.target(notification(Chat.DINGTALK), NOW)) == b"/robot/send?access_token=abc"
-    told = json.loads(chat.message(notification(Chat.DINGTALK), "t", ["[a](b)"], NOW))
-    assert told == {"msgtype": "text", "text": {"content": "t\n[a](b)"}}
-
-
-def test_wecoms_text_is_cut_by_lines_to_what_it_takes_and_the_last_stays() -> None:
-    lines = [f"商户{n}：自 2026-01-01T00:00:00Z 起新增失败 3 条" for n in range(60)]
-    told = json.loads(chat.message(notification(Chat.WECOM), "标题", [*lines, "查看: 命令"], NOW))["text"]["content"]
-    assert 1_800 < len(told.encode()) <= 2_000
-    assert told.splitlines()[0] == "标题"
-    assert told.splitlines()[-2:] == ["…", "查看: 命令"]
-    assert set(told.splitlines()[1:-2]) <= set(lines)
-
-
-def test_slacks_signs_are_escaped_and_nothing_is_markup() -> None:
-    told = json.loads(chat.message(notification(Chat.SLACK), "<!channel> & *b*", ["<http://a|b>"], NOW))
-    assert told == {"text": "&lt;!channel&gt; &amp; *b*\n&lt;http://a|b&gt;", "mrkdwn": False}
 
 
 @pytest.mark.anyio

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.story import Story, orders, until
+from dispatcher.ground.clock import SECOND
+from tests.stores import open_store
+from tests.story import Story, until
+from tests.workshop import accept
 
 SECRET = "SEC0123456789abcdef"
 TOKEN = "the-access-token-of-the-robot"
@@ -62,6 +65,15 @@ def notified(story: Story, url: str, **changes: Any) -> None:
     story.write()
 
 
+def die_in_one_window(story: Story) -> None:
+    """Three deliveries that nobody takes, handed in as a window of three seconds has just begun."""
+    database = open_store(story.database)
+    until(lambda: database.clock().now() % (3 * SECOND) < SECOND // 4)
+    accept(database, 1, 2, 3, now=database.clock().now())
+    database.ring()
+    database.close()
+
+
 def test_one_summary_arrives_after_a_500_and_an_error_code_and_its_attempts_are_recorded(tmp_path: Path) -> None:
     no = '{"errcode":310000,"errmsg":"sign not match https://oapi.example/robot/send?access_token=' + TOKEN + '"}'
     chat = Chat((500, "later"), (200, no), (200, '{"errcode":0,"errmsg":"ok"}'))
@@ -70,7 +82,7 @@ def test_one_summary_arrives_after_a_500_and_an_error_code_and_its_attempts_are_
         notified(story, url)
         with story.running() as daemon:
             assert daemon.told("running")[0]["notifications"] == ["ops"]
-            story.enqueue(orders(3))
+            die_in_one_window(story)
             until(lambda: len(chat.got) == 3, told=daemon.text)
             until(lambda: story.all_are("delivered", "notify:ops"), told=daemon.text)
             # Two windows more, in which nothing died.

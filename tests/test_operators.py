@@ -14,9 +14,10 @@ from dispatcher.cli.operators.values import is_secret
 from dispatcher.config.operators import Defaults
 from dispatcher.seal.vault import MasterKey
 from dispatcher.store.sqlite import FileBell
+from tests.desk import Desk
 from tests.ground import IV, KEY
-from tests.story import COMMAND, Done, Story, orders, until
-from tests.test_cli import Desk
+from tests.nursery import COMMAND
+from tests.story import Done, Story, orders, until
 
 NEW_KEY, NEW_IV = "fedcba9876543210", "0G1f2E3d4C5b6A7h"
 CHANGE = "dispatcher.cli.operators.change"
@@ -193,7 +194,7 @@ def test_what_counts_as_a_secret_is_what_is_read_as_one(bureau: Bureau) -> None:
         (["notice_url.x=8"], "notice_url.x: notice_url is no table"),
         (
             ["--unset", "crypto.kye"],
-            "--unset crypto.kye: that is not set (set are: notice_url, crypto.key, crypto.iv, ",
+            "--unset crypto.kye: that is not set; set are: notice_url, crypto.key, crypto.iv, ",
         ),
         (["--unset", "breaker.probe"], "--unset breaker.probe: that is not set"),
         (["--secret", "crypto.kye"], "--secret crypto.kye is no secret of an operator; those are token, crypto.key,"),
@@ -363,7 +364,7 @@ def test_one_operator_is_shown_whole_but_for_its_secrets(bureau: Bureau) -> None
     for words in (["show", "acne"], ["pause", "acme", "acne"], ["resume", "acne"], ["check", "acne"]):
         done = bureau.call("operators", *words)
         assert (done.status, done.out) == (1, "")
-        assert "there is no operator acne in force (there are: acme)" in done.err
+        assert 'there is no operator acne; write "acme"' in done.err
     assert len(bureau.shown("acme")["actions"]) == 3, "and nothing was done to the one that is there"
 
 
@@ -396,6 +397,25 @@ def test_events_warn_of_settings_that_are_not_in_force_yet_and_only_of_those(bur
     bureau.set(concurrency=5)
     told = "operators.acme is in force with other settings than config.toml has now"
     assert told in bureau.call("enqueue", file).err
+
+
+def test_what_goes_by_the_files_settings_says_where_others_are_in_force(bureau: Bureau) -> None:
+    bureau.add_operator("acme")
+    bureau.call("operators", "apply")
+    words = ["verify", "--operator", "acme", "--plaintext", "x"]
+    assert bureau.call(*words).err == ""
+    bureau.set(crypto={**bureau.operators["acme"]["crypto"], "iv": "another-iv-of-16"})
+    told = "Warning: this goes by what config.toml says of operators.acme, and other settings are in force; "
+    assert bureau.call(*words).err == f"{told}`dispatcher operators apply` changes that\n"
+    assert bureau.call("kit", "acme", "-o", bureau.folder / "kit").err.startswith(told)
+    bureau.call("operators", "apply")
+    assert bureau.call(*words).err == ""
+    # Neither a store without its key nor one that is no store keeps from what needs none.
+    bureau.set(crypto={**bureau.operators["acme"]["crypto"], "iv": "a-third-iv-of-16"})
+    Path(f"{bureau.database}-key").unlink()
+    assert (bureau.call(*words).status, bureau.call(*words).err) == (0, "")
+    bureau.database.write_bytes(b"this is no database" * 100)
+    assert (bureau.call(*words).status, bureau.call(*words).err) == (0, "")
 
 
 def test_pause_and_resume_tell_what_they_changed(bureau: Bureau) -> None:
@@ -481,7 +501,7 @@ def test_an_operator_whose_master_key_is_lost_is_made_anew_from_all_of_its_setti
     assert done.status == 2
     assert "Warning: acme: the stored settings are lost (it is sealed under master key" in done.err
     assert "operators.acme.notice_url: is missing" in done.err
-    assert bureau.make("acme").out == "acme: set, key version 1\n"
+    assert bureau.make("acme").out == "acme: set, key version 2\n"
     assert bureau.listed()["acme"]["fault"] is None
 
 

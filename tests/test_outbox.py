@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from dispatcher import enqueue, outbox
-from dispatcher.errors import EventError, NotMade, Refused
-from dispatcher.place import Place, Server
+from dispatcher.ground.errors import EventError, NotMade, Refused
+from dispatcher.ground.place import Place, Server
 from dispatcher.store import ledger
-from dispatcher.store.corridor import Fate
+from dispatcher.store.acceptance import Fate
 from dispatcher.store.engine import open_database
 from tests.ground import IV, KEY, NOW, notice, settle_event
 from tests.stores import STORES, apart

@@ -12,17 +12,19 @@ import pytest
 from sqlalchemy import text
 
 import dispatcher.dispatch
-from dispatcher.clock import DAY, HOUR, MINUTE, SECOND
-from dispatcher.errors import StoreUnavailable
-from dispatcher.events import whose_token
-from dispatcher.policy import LONG_PUT_OFF, PUT_OFF, Claim, Outcome, Reason, Verb, judge
-from dispatcher.store import corridor, ledger, operators
+import dispatcher.dispatch.thread
+from dispatcher.ground.clock import DAY, HOUR, MINUTE, SECOND
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.events import whose_token
+from dispatcher.ground.policy import LONG_PUT_OFF, PUT_OFF, Claim, Outcome, Reason, Verb, judge
+from dispatcher.store import acceptance, corridor, ledger, operators
 from dispatcher.store.corridor import Settlement, Turned
 from dispatcher.store.engine import Database, open_database
 from dispatcher.web import application
 from dispatcher.wire import PinnedTransport, Resolver
 from dispatcher.wire.failures import DnsFailure, LocalFault
 from tests.ground import NOW, claim
+from tests.stores import STORES
 from tests.workshop import (
     OPERATORS,
     Bench,
@@ -48,11 +50,6 @@ OURS = {
     "no descriptors": (LocalFault("too many open files"), Reason.CONNECT_REFUSED),
 }
 RESOLVER = OURS["our own resolver"][0]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def bench(folder: Path, *answers: Any, clock: MovedClock | None = None, **lines: str) -> Bench:
@@ -175,7 +172,7 @@ async def test_a_token_that_no_master_key_unlocks_is_put_off_until_one_does(tmp_
         at.path.write_text(at.path.read_text().replace('token = "the-token-of-acme"', 'auth = "per_event"'))
         await at.daemon.reload(at.path)
         own = at.daemon._vault.lock(b"the-players-own", whose_token(event(1)))
-        corridor.accept(at.database, [event(1)._replace(bearer=f"{'0' * 8}.{own.partition('.')[2]}")], NOW)
+        acceptance.accept(at.database, [event(1)._replace(bearer=f"{'0' * 8}.{own.partition('.')[2]}")], NOW)
         await at.look()
         for _ in range(5):
             await at.after(DAY)
@@ -208,7 +205,7 @@ async def test_a_fault_of_our_own_with_one_operator_takes_no_attempt_from_anothe
     async with Bench(configuration(tmp_path, "acme", "bolt")) as at:
         at.acme.mock(side_effect=RESOLVER)
         bolt = at.router.post("https://bolt.example/Demo/notice").mock(return_value=NO)
-        corridor.accept(at.database, [event(1), event(1, operator="bolt")], NOW)
+        acceptance.accept(at.database, [event(1), event(1, operator="bolt")], NOW)
         await at.look()
         assert bolt.call_count == 1
         assert at.row()[5:7] == ("pending", 0)
@@ -334,7 +331,7 @@ async def test_a_resolver_of_ours_that_does_not_answer_is_put_off(
 
 @pytest.fixture
 def database(tmp_path: Path) -> Any:
-    opened = open_database(tmp_path / "dispatcher.db")
+    opened = open_database(STORES.place(tmp_path))
     yield opened
     opened.close()
 
@@ -409,7 +406,7 @@ def test_put_off_beside_others_in_one_batch_moves_only_itself(database: Database
 
 def test_a_put_off_keeps_its_place_in_the_line(database: Database) -> None:
     for key in (1, 2):
-        corridor.accept(database, [event(key)._replace(sequence="player-1")], NOW)
+        acceptance.accept(database, [event(key)._replace(sequence="player-1")], NOW)
     settle(database, put_off(one_claim(database, NOW), NOW))
     assert [row(database, key).parked for key in (1, 2)] == [False, True]
     assert one_claim(database, NOW + DAY).key == "1"
@@ -449,7 +446,7 @@ class Away:
         self.after = 0
         self._turn = corridor.turn
         patch.setattr(corridor, "turn", self.turn)
-        patch.setattr(dispatcher.dispatch, "BACKOFF_SECONDS", (0.001,))
+        patch.setattr(dispatcher.dispatch.thread, "BACKOFF_SECONDS", (0.001,))
 
     def turn(self, database: Database, done: Sequence[Settlement], wanted: Mapping[str, int], now: int) -> Turned:
         ours = any(one.outcome.ours for one in done)

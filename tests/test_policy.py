@@ -1,5 +1,6 @@
 """Moves, schedules and the judge: exhaustive where the set is finite, property-based where it is not."""
 
+import dataclasses
 from itertools import product
 from typing import Literal
 
@@ -7,15 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.clock import HOUR, MINUTE, SECOND
-from dispatcher.policy import (
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND
+from dispatcher.ground.policy import (
     MOVES,
-    Delays,
-    Interval,
     Outcome,
     Reason,
     Rule,
-    Schedule,
     Status,
     Trigger,
     Verb,
@@ -25,6 +23,7 @@ from dispatcher.policy import (
     move,
     read_answer,
 )
+from dispatcher.ground.schedule import Delays, Interval, Schedule
 from tests.ground import NOW, claim, outcome
 
 ALLOWED = {
@@ -151,6 +150,46 @@ def test_a_window_that_ends_between_two_attempts_ends_the_run(ended: int, due: i
 
 def test_a_window_shorter_than_its_interval_leaves_one_attempt() -> None:
     assert Interval(60 * SECOND, 30 * SECOND).next_due(1, NOW, NOW) is None
+
+
+@pytest.mark.parametrize("schedule", [Delays((60 * SECOND,)), Interval(60 * SECOND, HOUR)])
+def test_what_an_operator_asks_for_is_heeded_only_where_the_schedule_says_so(schedule: Schedule) -> None:
+    heeding = dataclasses.replace(schedule, retry_after=10 * MINUTE)
+    ended = NOW + 3 * SECOND
+    assert schedule.next_due(1, NOW, ended, HOUR) == ended + MINUTE
+    assert heeding.next_due(1, NOW, ended) == ended + MINUTE
+    assert heeding.next_due(1, NOW, ended, 59 * SECOND) == ended + MINUTE
+    assert heeding.next_due(1, NOW, ended, 61 * SECOND) == ended + 61 * SECOND
+    assert heeding.next_due(1, NOW, ended, HOUR) == ended + 10 * MINUTE
+
+
+def test_without_a_delay_and_without_being_asked_the_next_attempt_is_due_at_once() -> None:
+    assert Delays((0,)).next_due(1, NOW, NOW, HOUR) == NOW
+    assert Delays((0,), retry_after=HOUR).next_due(1, NOW, NOW) == NOW
+    assert Interval(0, HOUR).next_due(1, NOW, NOW, HOUR) == NOW
+    assert Interval(0, HOUR, retry_after=HOUR).next_due(1, NOW, NOW) == NOW
+
+
+def test_what_an_operator_asks_for_goes_to_the_end_of_the_window_and_no_further() -> None:
+    schedule = Interval(60 * SECOND, 10 * MINUTE, retry_after=HOUR)
+    assert schedule.next_due(5, NOW, NOW + 4 * MINUTE, HOUR) == NOW + 10 * MINUTE
+    assert schedule.next_due(5, NOW, NOW + 4 * MINUTE, 5 * MINUTE) == NOW + 9 * MINUTE
+
+
+@pytest.mark.parametrize(("late", "dead"), [(0, 180), (10, 130), (179, 179), (180, 180), (181, 181)])
+def test_a_window_is_given_up_at_the_end_of_its_last_whole_interval(late: int, dead: int) -> None:
+    schedule = Interval(60 * SECOND, 180 * SECOND)
+    assert schedule.given_up(1, NOW, NOW + late * SECOND) == NOW + dead * SECOND
+
+
+def test_a_window_of_nothing_is_given_up_at_once_whatever_the_interval() -> None:
+    assert Interval(1, 0).given_up(1, NOW, NOW) == NOW
+
+
+def test_delays_are_given_up_when_the_last_has_passed() -> None:
+    assert FOUR.given_up(1, NOW, NOW) == NOW + 81 * MINUTE
+    assert FOUR.given_up(3, NOW, NOW) == NOW + 50 * MINUTE
+    assert FOUR.given_up(4, NOW, NOW) == NOW
 
 
 def run(schedule: Schedule, run_from: int = 0) -> list[tuple[Verdict, int]]:
@@ -294,3 +333,74 @@ def test_an_interruption_is_a_failure_like_any_other_but_does_not_wait(
     goes_on = isinstance(schedule, Interval) or failed.verb is Verb.RETRY
     assert interrupted.verb is (Verb.RETRY if goes_on else Verb.BURY)
     assert interrupted.due_at == (now if goes_on else None)
+
+
+CLOSED = 7 * MINUTE
+
+
+@pytest.mark.parametrize("schedule", [SETTLE, Delays((60 * SECOND, HOUR), "first")])
+def test_the_first_attempt_opens_its_window_on_the_operators_own_clock(schedule: Schedule) -> None:
+    came = outcome(500)
+    verdict = judge(claim(), came, schedule, Rule(), CLOSED)
+    assert verdict.anchor_at == came.ended_at - CLOSED
+    assert verdict.due_at == came.ended_at + MINUTE
+    assert judge_interrupted(claim(), NOW, schedule, CLOSED).anchor_at == NOW - CLOSED
+
+
+def test_an_operator_that_was_never_closed_has_the_same_clock_as_everybody() -> None:
+    assert judge(claim(), outcome(500), FOUR, Rule()).anchor_at == outcome().ended_at
+    assert judge_interrupted(claim(), NOW, FOUR).anchor_at == NOW
+
+
+@pytest.mark.parametrize(("ended", "verb"), [(180 * MINUTE, Verb.RETRY), (181 * MINUTE, Verb.BURY)])
+def test_what_was_closed_is_in_no_window(ended: int, verb: Verb) -> None:
+    hand = claim(attempt=20, anchor_at=NOW)
+    came = outcome(500, ended_at=NOW - MINUTE + CLOSED + ended)
+    assert judge(hand, came, SETTLE, Rule(), CLOSED).verb is verb
+    assert judge(hand, came, SETTLE, Rule(), CLOSED).anchor_at == NOW
+
+
+def test_an_interruption_counts_what_was_closed_by_no_schedule_either() -> None:
+    """By the first attempt's end as well, which leaves the delays where they were."""
+    hand = claim(attempt=2, anchor_at=NOW)
+    verdict = judge_interrupted(hand, NOW + HOUR, Delays((MINUTE, MINUTE), "first"), CLOSED)
+    assert verdict == Verdict(Verb.RETRY, NOW + HOUR, Reason.INTERRUPTED, anchor_at=NOW)
+
+
+def test_a_probe_that_fails_uses_nothing_up_and_is_due_again_at_once() -> None:
+    hand = claim(attempt=4, anchor_at=NOW - HOUR)
+    verdict = judge(hand, outcome(503), FOUR, Rule(), probe=True)
+    assert verdict == Verdict(Verb.RETRY, outcome().ended_at, Reason.HTTP_STATUS, anchor_at=NOW - HOUR, probe=True)
+    assert judge(hand, outcome(200), FOUR, Rule(), probe=True) == Verdict(Verb.DELIVER, anchor_at=NOW - HOUR)
+    assert judge(hand._replace(probes=1), outcome(503), FOUR, Rule()).due_at == outcome().ended_at + 50 * MINUTE
+
+
+@pytest.mark.parametrize(("reason", "wait"), [(Reason.CONFIG, MINUTE), (Reason.DNS, 5 * SECOND), (None, 5 * SECOND)])
+def test_a_fault_of_our_own_puts_off_and_costs_neither_attempt_nor_window(reason: Reason | None, wait: int) -> None:
+    came = outcome(reason=reason, ours=True)
+    first = judge(claim(), came, FOUR, Rule())
+    assert first == Verdict(Verb.PUT_OFF, came.ended_at + wait, reason)
+    assert first.status is Status.PENDING
+    later = claim(attempt=3, anchor_at=NOW - HOUR, due_at=NOW - 20 * SECOND)
+    waited = came.ended_at + wait - later.due_at
+    assert judge(later, came, SETTLE, Rule()).anchor_at == NOW - HOUR + waited
+    assert judge(later, came, SETTLE, Rule(), kept=4 * SECOND).anchor_at == NOW - HOUR + waited - 4 * SECOND
+    assert judge(later, came, SETTLE, Rule(), kept=HOUR).anchor_at == NOW - HOUR
+
+
+def test_an_attempt_whose_operator_asked_to_be_left_alone_waits_as_long_as_the_schedule_heeds() -> None:
+    came = outcome(503, retry_after=5 * MINUTE)
+    assert judge(claim(), came, Delays(retry_after=HOUR), Rule()).due_at == came.ended_at + 5 * MINUTE
+    assert judge(claim(), came, FOUR, Rule()).due_at == came.ended_at + MINUTE
+    assert judge(claim(), outcome(503), Delays((0,), retry_after=HOUR), Rule()).due_at == outcome().ended_at
+
+
+def test_an_attempt_that_is_overdue_and_was_asked_for_nothing_follows_at_once() -> None:
+    hand = claim(attempt=2, anchor_at=NOW - HOUR)
+    schedule = Delays((0, MINUTE), "first", HOUR)
+    assert judge(hand, outcome(503), schedule, Rule()).due_at == outcome().ended_at
+
+
+def test_a_claim_and_an_outcome_say_nothing_that_nobody_told_them() -> None:
+    assert (claim().probes, claim().sequence) == (0, None)
+    assert (outcome().truncated, outcome().ours, Verdict(Verb.DELIVER).probe) == (False, False, False)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from dispatcher.errors import NotMade, Refused, StoreUnavailable
-from dispatcher.place import Place, Server
-from dispatcher.secret import Secret
-from dispatcher.store import corridor, operators
-from dispatcher.store.corridor import Fate
+from dispatcher.ground.errors import NotMade, Refused, StoreUnavailable
+from dispatcher.ground.place import Place, Server
+from dispatcher.ground.secret import Secret
+from dispatcher.store import acceptance, corridor, operators
+from dispatcher.store.acceptance import Fate
 from dispatcher.store.engine import Database, open_database
 from tests.ground import NOW
 from tests.stores import STORES, PostgreSQL, notary
@@ -23,18 +23,7 @@ from tests.story import ServerStory, moment, orders, until
 from tests.workshop import Bench, accept, attempts_of, configuration, event, row, rows, settle, settled, take
 from tests.workshop import until as soon
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def on_the_server(store: str, postgresql: PostgreSQL) -> Iterator[None]:
-    with STORES.on(postgresql):
-        yield
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("on_the_server")]
 
 
 def cut_off() -> None:
@@ -197,7 +186,7 @@ def test_processes_that_hand_in_the_same_events_accept_each_once(postgresql: Pos
     events = [event(key) for key in range(300)]
 
     def hand_in(database: Database, hand: int) -> list[Fate]:
-        return corridor.accept(database, events[::-1] if hand % 2 else events, NOW)
+        return acceptance.accept(database, events[::-1] if hand % 2 else events, NOW)
 
     fates = [fate for some in many(postgresql.place, hand_in) for fate in some]
     assert (fates.count(Fate.ACCEPTED), fates.count(Fate.DUPLICATE)) == (300, 900)
@@ -205,7 +194,7 @@ def test_processes_that_hand_in_the_same_events_accept_each_once(postgresql: Pos
 
 def test_of_two_contents_handed_in_at_once_one_is_a_conflict(postgresql: PostgreSQL) -> None:
     def hand_in(database: Database, hand: int) -> list[Fate]:
-        return corridor.accept(database, [event(key, total_bet=str(hand)) for key in range(100)], NOW)
+        return acceptance.accept(database, [event(key, total_bet=str(hand)) for key in range(100)], NOW)
 
     fates = [fate for some in many(postgresql.place, hand_in) for fate in some]
     assert (fates.count(Fate.ACCEPTED), fates.count(Fate.CONFLICT)) == (100, 300)
@@ -218,7 +207,7 @@ def test_a_line_that_some_join_while_others_leave_it_parks_nobody_for_ever(postg
                 settle(database, *(settled(claim, NOW) for claim in take(database)))
             return
         for key in range(20):
-            corridor.accept(database, [event(f"{hand}-{key}")._replace(sequence="p1")], NOW)
+            acceptance.accept(database, [event(f"{hand}-{key}")._replace(sequence="p1")], NOW)
 
     many(postgresql.place, work)
     database = STORES.open(Path())
@@ -256,10 +245,32 @@ async def test_a_bell_that_is_lost_is_listened_for_again_and_heard_as_before(tmp
         await soon(lambda: bool(at.told("listening")))
         assert at.told("bell_lost")
         other = STORES.open(tmp_path)
-        corridor.accept(other, [event(1)], NOW)
+        acceptance.accept(other, [event(1)], NOW)
         other.ring()
         await soon(lambda: at.sent == 1)
         other.close()
+        at.dispatch.stop()
+        await working
+
+
+async def test_whoever_is_named_on_the_bell_is_served_without_a_look_at_all_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatcher.rounds.LOOK_SECONDS", 3_600)
+    async with Bench(configuration(tmp_path)) as at:
+        at.acme.respond(200)
+        looks: list[int] = []
+        # From the start on it looks no more, whoever asks it to.
+        at.dispatch.look = lambda: looks.append(at.sent)
+        working = asyncio.create_task(at.daemon.run())
+        await soon(lambda: bool(at.told("running")))
+        acceptance.accept(at.database, [event(1)], NOW)
+        at.database.ring(["acme"])
+        await soon(lambda: at.sent == 1)
+        for operators in ([], ["acme"] * 2_000):
+            looks.clear()
+            at.database.ring(operators)
+            await soon(lambda: bool(looks))
         at.dispatch.stop()
         await working
 

@@ -21,22 +21,21 @@ from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dispatcher.accept import parse_event
 from dispatcher.cli import main
-from dispatcher.clock import MINUTE, SECOND
 from dispatcher.config import read_config
-from dispatcher.dispatch import Attempts, Lane, attempt
-from dispatcher.errors import ConfigError, EventError
-from dispatcher.policy import Claim, Outcome, Rule
+from dispatcher.dispatch import Attempts, Lane, hiding
+from dispatcher.ground.clock import MINUTE, SECOND
+from dispatcher.ground.errors import ConfigError, EventError
+from dispatcher.ground.policy import Claim, Outcome, Rule
+from dispatcher.ground.secret import SecretBytes
 from dispatcher.protocols.credentials import message_id
 from dispatcher.seal import Seal
-from dispatcher.secret import SecretBytes
-from dispatcher.store import corridor, ledger
+from dispatcher.store import acceptance, ledger
 from dispatcher.wire import PinnedTransport, Resolver, Wire
 from dispatcher.wire.failures import DnsFailure, LocalFault
 from tests import hostile
 from tests.authority import Authority
-from tests.ground import IV, KEY, NOW, claim, line, notice, outcome, settle_event
+from tests.ground import IV, KEY, NOW, claim, line, notice, outcome, parse_event, settle_event
 from tests.story import Story, orders, toml, until
 from tests.workshop import Bench, MovedClock, opened
 
@@ -50,11 +49,6 @@ FORMER = "whsec_" + base64.b64encode(bytes(range(32, 64))).decode()
 OAUTH = {"token_url": "https://login.example/token", "client_id": "us", "client_secret": "the-client-secret"}
 MINT = {"account": "agent-1", "wallet": "main"}
 TYPE = (b"Content-Type", b"application/json")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def configured(folder: Path, **settings: Any) -> Path:
@@ -87,7 +81,7 @@ class Proof(Bench):
 async def take(at: Bench, *events: Mapping[str, Any]) -> None:
     operators = {name: lane.operator for name, lane in at.dispatch.lanes.items()}
     accepted = [parse_event(line(event), operators, at.daemon._vault.lock) for event in events]
-    corridor.accept(at.database, accepted, at.clock.now())
+    acceptance.accept(at.database, accepted, at.clock.now())
     at.dispatch.look()
     await at.idle()
 
@@ -638,11 +632,11 @@ def test_an_answer_full_of_escapes_is_unescaped_once_however_many_words_are_hidd
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Done for each word, one such answer held up everybody's requests for a twentieth of a second."""
-    unescape = Mock(wraps=attempt._ESCAPED.sub)
-    monkeypatch.setattr(attempt, "_ESCAPED", SimpleNamespace(sub=unescape))
+    unescape = Mock(wraps=hiding._ESCAPED.sub)
+    monkeypatch.setattr(hiding, "_ESCAPED", SimpleNamespace(sub=unescape))
     words = [SecretBytes(f"word-{n}".encode()) for n in range(50)]
     said = outcome(200, body=b"\\" * 65_536)
-    assert attempt._hide(words, said, Rule()) is said
+    assert hiding.hide(words, said, Rule()) is said
     assert unescape.call_count == 1
 
 
@@ -840,7 +834,7 @@ def delivered(story: Story, receiver: Any) -> None:
     with story.running() as daemon:
         story.enqueue(events)
         until(lambda: story.all_are("delivered"), told=daemon.text)
-    booked = httpx.get(f"{receiver.url}/received", trust_env=False).json()
+    booked = httpx.get(f"{receiver.url}/received", trust_env=False, timeout=60).json()
     assert sorted(one.get("order_no") or one["txId"] for one in booked) == sorted(
         str(event.get("order_no") or event["txId"]) for event in events
     )
@@ -870,7 +864,7 @@ def test_the_demo_operator_gives_a_running_daemon_its_tokens_and_takes_no_others
     story.set(auth="oauth2", oauth=grant, callback_url=f"{address(story)}/wallet")
     with story.receiving() as receiver:
         delivered(story, receiver)
-        assert httpx.post(f"{receiver.url}/wallet/settle", json={}, trust_env=False).status_code == 401
+        assert httpx.post(f"{receiver.url}/wallet/settle", json={}, trust_env=False, timeout=60).status_code == 401
 
 
 def test_the_demo_operator_verifies_the_headers_and_signatures_of_a_running_daemon(story: Story) -> None:
@@ -902,14 +896,14 @@ def demanding(authority: Authority, booked: list[bytes]) -> Iterator[str]:
             threading.Thread(target=talk, args=(taken,), daemon=True).start()
 
     def talk(taken: socket.socket) -> None:
-        taken.settimeout(10)
+        taken.settimeout(60)
         with context.wrap_socket(taken, server_side=True, do_handshake_on_connect=False) as wrapped:
             try:
                 wrapped.do_handshake()
             except ssl.SSLError:
                 # Hung up softly: with bytes unread the end would be a reset and take the alert with it.
                 with socket.socket(fileno=wrapped.detach()) as raw, suppress(OSError):
-                    raw.settimeout(10)
+                    raw.settimeout(60)
                     raw.shutdown(socket.SHUT_WR)
                     while raw.recv(65_536):
                         pass

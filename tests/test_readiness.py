@@ -13,11 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dispatcher.cli import web
+from dispatcher.alone import STUCK_SECONDS, Alone
 from dispatcher.config import load_config
-from dispatcher.policy import Status
-from dispatcher.store.corridor import Fate
+from dispatcher.ground.policy import Status
+from dispatcher.store.acceptance import Fate
 from dispatcher.store.engine import Database, open_database
+from tests import nursery
 from tests.served import served
 from tests.story import Daemon, Story, orders, until
 from tests.stuck import LOOP_HANGS_SECONDS
@@ -25,11 +26,6 @@ from tests.workshop import configuration, event, kept_log
 
 pytestmark = pytest.mark.anyio
 CHECKS = {"database", "network", "journal", "operators", "scheduler", "api", "worker"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -42,7 +38,7 @@ def story(tmp_path: Path) -> Iterator[Story]:
 def stickable(story: Story) -> Iterator[Daemon]:
     words = [sys.executable, "-m", "tests.stuck", str(story.config)]
     root = Path(__file__).parent.parent
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=root) as process:
+    with nursery.start(words, stderr=subprocess.PIPE, text=True, cwd=root) as process:
         daemon = Daemon(process, f"http://{story.tables['web']['listen']}")
         try:
             until(lambda: daemon.told("running") or process.poll() is not None, told=daemon.text)
@@ -109,7 +105,7 @@ def answered(daemon: Daemon) -> bool:
 
 
 def test_who_is_stopping_is_not_ready(story: Story) -> None:
-    with story.receiving("--delay", "3s") as receiver, story.running() as daemon:
+    with story.receiving("--delay", "5s") as receiver, story.running() as daemon:
         story.set(notice_url=f"{receiver.url}/Demo/notice")
         daemon.signal(signal.SIGHUP)
         until(lambda: daemon.told("reloaded"), told=daemon.text)
@@ -148,9 +144,9 @@ def test_the_web_alone_is_not_ready_where_its_store_has_not_answered_for_long(tm
     config = load_config(configuration(tmp_path))
     open_database(config.database).close()
     database = open_database(config.database, create=False)
-    front = web.Front(config, database, kept_log()[0])
+    front = Alone(config, database, kept_log()[0], "tests")
     assert (front.not_ready(), front.checks()["database"]) == ({}, "it answered 0.0 s ago")
-    front._seen_at -= web.STUCK_SECONDS + 1
+    front._seen_at -= STUCK_SECONDS + 1
     assert front.not_ready() == {"database": "it has not answered for 16 s"}
     assert not front.state().checks["database"]
     database.close()

@@ -7,7 +7,7 @@ import base64
 import dataclasses
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,18 @@ import pytest
 from click.testing import CliRunner
 
 from dispatcher.cli.receiver import command
-from dispatcher.clock import MILLISECOND, MINUTE, SECOND
-from dispatcher.errors import Refused, Unfit
-from dispatcher.events import parse_json
-from dispatcher.operator import Auth, ClientAuth, Mint, OAuth, Operator, Signing, TimeUnit
-from dispatcher.policy import Outcome, Rule, read_answer
+from dispatcher.ground.clock import MILLISECOND, MINUTE, SECOND
+from dispatcher.ground.errors import Refused, Unfit
+from dispatcher.ground.events import parse_json
+from dispatcher.ground.operator import Auth, ClientAuth, Mint, OAuth, Operator, Signing, TimeUnit
+from dispatcher.ground.policy import Outcome, Rule, read_answer
+from dispatcher.ground.secret import Secret
 from dispatcher.protocols import settle as protocol
 from dispatcher.protocols.credentials import minted_token, signature_headers
 from dispatcher.receiver import Faults, Receiver, Seen, serve
 from dispatcher.seal import Seal
-from dispatcher.secret import Secret
 from tests.ground import KEY, NOW, claim, config_with, line, operator, read_fields, settle_event
+from tests.story import free_port
 from tests.test_receiver import BEARER, letter, running
 
 pytestmark = pytest.mark.anyio
@@ -45,11 +46,6 @@ MINT = Mint(account="agent-7", username=None, wallet=1, time_unit=TimeUnit.SECON
 OAUTH = OAuth("https://acme.example/oauth/token", "us & them", Secret("s%cret:+ü"), "callbacks", ClientAuth.BASIC)
 KEYS = [Secret("whsec_" + base64.b64encode(bytes([number]) * 32).decode()) for number in (1, 2, 3)]
 GRANT = {"grant_type": "client_credentials", "scope": "callbacks"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class Clock:
@@ -74,7 +70,7 @@ def acme(auth: Auth = Auth.NONE, **changes: Any) -> Operator:
 async def playing(*played: Operator, **options: Any) -> AsyncIterator[tuple[Receiver, httpx.AsyncClient]]:
     async with (
         serve(played or [acme()], **{"clock": Clock(), **options}) as receiver,
-        httpx.AsyncClient(base_url=receiver.url, timeout=5, trust_env=False) as client,
+        httpx.AsyncClient(base_url=receiver.url, timeout=60, trust_env=False) as client,
     ):
         yield receiver, client
 
@@ -149,7 +145,7 @@ async def test_both_types_stand_in_the_books_even_under_one_key_and_are_found_by
         assert await found("txId=") == []
 
 
-async def test_an_operator_that_takes_settles_alone_has_no_desk_for_notices() -> None:
+async def test_an_operator_that_takes_settles_alone_has_no_endpoint_for_notices() -> None:
     beta = config_with('[operators.beta]\ncallback_url = "https://beta.example/x/"').operators["beta"]
     async with playing(beta) as (_, client):
         assert said(await client.post("/x/settle", content=body())) == (200, "0000")
@@ -485,7 +481,7 @@ async def test_a_code_on_demand_can_come_after_the_booking() -> None:
 async def test_a_settle_meets_the_faults_of_a_notice(fault: dict[str, Any]) -> None:
     async with playing(faults=Faults(**fault, book_first=True, fail_first=1)) as (receiver, client):
         with suppress(httpx.ReadTimeout, httpx.ReadError):
-            answer = await client.post(PATH, content=body(), timeout=0.2)
+            answer = await client.post(PATH, content=body(), timeout=1)
             assert answer.status_code in (500, 302)
         assert receiver.booked[BOOKED].times == 1
         assert said(await post(client, body())) == (200, "0000")
@@ -523,14 +519,12 @@ def test_a_code_that_no_line_can_show_is_refused() -> None:
 
 
 @pytest.fixture
-def configuration(tmp_path: Path) -> Path:
+def configuration(tmp_path: Path) -> Iterator[Path]:
     """A configuration whose first operator takes settles alone, on a free port of this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    path = tmp_path / "config.toml"
-    path.write_text(
-        f"""
+    with free_port() as port:
+        path = tmp_path / "config.toml"
+        path.write_text(
+            f"""
 [egress]
 allow = ["127.0.0.0/8"]
 [operators.acme]
@@ -541,9 +535,9 @@ callback_url = "https://beta.example/callback"
 auth = "none"
 crypto = {{ key = "{KEY}", iv = "{KEY}" }}
 """,
-        "utf-8",
-    )
-    return path
+            "utf-8",
+        )
+        yield path
 
 
 def test_the_command_listens_where_settles_are_posted_to_and_names_them(configuration: Path) -> None:
@@ -555,7 +549,7 @@ def test_the_command_listens_where_settles_are_posted_to_and_names_them(configur
             (body(), "acme tx-0001: 200, booked\n"),
             (body(odds='"2.0"'), "acme tx-0001: 200 1016\n"),
         ):
-            assert httpx.post(url + PATH, content=content, trust_env=False).status_code == 200
+            assert httpx.post(url + PATH, content=content, trust_env=False, timeout=60).status_code == 200
             assert process.stderr.readline() == told
 
 
@@ -565,7 +559,10 @@ def test_the_command_warns_of_each_url_that_points_elsewhere(configuration: Path
         # The command stops here, at its port; by then it has warned.
         result = CliRunner().invoke(command, ["-c", str(configuration)])
     warnings = [text for text in result.stderr.splitlines() if text.startswith("Warning: ")]
-    assert warnings == ["Warning: the callback_url of beta points elsewhere, to beta.example"]
+    assert warnings == [
+        "Warning: the callback_url of beta points elsewhere, to beta.example;"
+        " play it by a receiver of its own, with --operator and --listen"
+    ]
 
 
 def test_the_command_can_not_listen_where_a_foreign_callback_is(configuration: Path) -> None:

@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.clock import HOUR
-from dispatcher.errors import Refused
-from dispatcher.operator import Export, Operator
-from dispatcher.policy import Reason, Status
+from dispatcher.ground.clock import HOUR
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.operator import Export, Operator
+from dispatcher.ground.policy import Reason, Status
 from dispatcher.reconcile.books import Difference, judge
 from dispatcher.reconcile.comparison import Comparison, Plan, Question, carry_out, type_of
 from dispatcher.reconcile.kinds import Kind
 from dispatcher.reconcile.listing import plain
 from dispatcher.store import ledger
 from dispatcher.store.engine import Database
+from tests.graves import bury, one_of_each
 from tests.ground import NOW, operator
 from tests.story import Story, orders
-from tests.test_ledger import bury, one_of_each
 from tests.workshop import accept, row, settle, settled, take
 
 HEADER = "order_no,total_bet,total_win,net_win"
@@ -171,6 +171,7 @@ def test_ndjson_is_read_without_a_float(database: Database, listed: Path) -> Non
     [
         ("1.76723E+18,10,12.5,2.5", "rounded number"),
         (",10,12.5,2.5", "has no key"),
+        ("1\0,10,12.5,2.5", "has a NUL"),
         ("1,ten,12.5,2.5", "which is no amount"),
         ("1,10", "another number of columns"),
         ("1,10,12.5,2.5,9", "another number of columns"),
@@ -286,6 +287,9 @@ def test_the_command_compares_writes_and_mends(tmp_path: Path) -> None:
         assert "'=1+1" in found.read_text("utf-8-sig")
 
         dry = story.call("reconcile", "acme", listed, "--since", "1h", "--mend", "--dry-run", "--lang", "zh")
+        assert "-o differences.csv" in dry.out, "a table of counts says how to see which orders they are"
+        written = story.call("reconcile", "acme", listed, "--since", "1h", "-o", found)
+        assert "-o differences.csv" not in written.out
         assert "金额不一致" in dry.out
-        assert "would be replayed: 0" in dry.out
+        assert "将重发: 0" in dry.out
         assert "no operator nobody" in story.call("reconcile", "nobody", listed, "--since", "1h").err

@@ -2,17 +2,20 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+import sqlalchemy.event as listening
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from dispatcher.clock import HOUR, MINUTE, SECOND
-from dispatcher.errors import Refused
-from dispatcher.policy import Reason, Verb
-from dispatcher.store import corridor, ledger, replay_steps, replays
+from dispatcher.ground.clock import HOUR, MILLISECOND, MINUTE, SECOND
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.policy import Reason, Verb
+from dispatcher.store import acceptance, ledger, replay_steps, replays
 from dispatcher.store.audit import audit
 from dispatcher.store.engine import Database
 from dispatcher.store.findings import Scope, Seen
@@ -20,11 +23,11 @@ from dispatcher.store.journal import entries_of
 from dispatcher.store.migrate import migrate
 from dispatcher.store.replay_steps import ROOM, Step, most_at_once, step
 from dispatcher.store.replays import NotNow, Refusal, Replay, State, Which
-from dispatcher.store.schema import deliveries, journal
+from dispatcher.store.schema import journal
+from tests.graves import bury, dead
 from tests.ground import NOW
+from tests.plans import asked, plan, read
 from tests.stores import STORES, trap, untrap
-from tests.test_growth import asked, plan, read
-from tests.test_ledger import bury
 from tests.test_line import accept as accept_in_line
 from tests.test_line import dies, go, of, yes
 from tests.test_migrations import inside, place  # noqa: F401 - a fixture
@@ -34,17 +37,6 @@ pytestmark = pytest.mark.each_store
 
 LATER = NOW + MINUTE
 ALL = Which(since=NOW - HOUR)
-
-
-def dead(database: Database, *keys: int | str, operator: str = "acme", at: int = NOW, uid: str = "player-1") -> None:
-    """Dead letters as after four attempts, without these."""
-    accept(database, *keys, operator=operator, now=at, uid=uid)
-    d = deliveries.c
-    buried = {"status": "dead", "due_at": None, "finished_at": at, "attempts": 4, "reason": "read_timeout"}
-    with database.writing() as connection:
-        connection.execute(
-            update(deliveries).where(d.key.in_(list(map(str, keys))), d.operator == operator).values(**buried)
-        )
 
 
 def make(database: Database, which: Which = ALL, pace: int = 1_000, now: int = LATER) -> Replay:
@@ -57,10 +49,10 @@ def drive(database: Database, clock: MovedClock, *, until: int | None = None) ->
     while (until is None or clock.now() < until) and (stepped := step(database, clock.now())) is not None:
         steps.append(stepped)
         assert len(steps) < 1_000, "it never ends"
+        clock.move(stepped.wait)
         for operator in ("acme", "bolt", "coin"):
             done = [settled(claim, clock.now()) for claim in take(database, clock.now(), 1_000, operator)]
             settle(database, *done, now=clock.now())
-        clock.move(stepped.wait)
     return steps
 
 
@@ -215,7 +207,7 @@ def test_of_keys_whatever_is_not_dead_is_refused_with_the_reason(database: Datab
     accept(database, "flying")
     take(database)
     accept(database, "waiting", now=NOW + HOUR)
-    corridor.accept(database, [event("both")._replace(type="other")], NOW + HOUR)
+    acceptance.accept(database, [event("both")._replace(type="other")], NOW + HOUR)
     keys = ("dead", "done", "gone", "both", "flying", "waiting", "absent", "dead")
     which = Which(operator="acme", keys=keys)
     assert replays.count(database, which, LATER) == (7, 6)
@@ -321,6 +313,25 @@ def test_another_line_overtakes_nobody(database: Database) -> None:
     assert [one.key for one in job.refusals] == ["2"]
 
 
+def test_of_several_lines_in_one_step_each_goes_out_in_its_order(database: Database) -> None:
+    players = ("p1", "p2", None, "p1", "p2", None, "p1")
+    accept_in_line(database, *(of(player, key) for key, player in enumerate(players, 1)))
+    for some in ((1, 2, 3, 6), (4, 5), (7,)):
+        dies_beside(database, *some)
+    job = make(database, pace=500)
+    stepped = step(database, LATER)
+    assert stepped is not None
+    assert stepped.taken == 7
+    with database.reading() as connection:
+        heads = list(connection.scalars(text("SELECT key FROM deliveries WHERE parked = false ORDER BY key")))
+    assert heads == ["1", "2", "3", "6"], "of each line one"
+    gone = go(database, now=LATER + SECOND)
+    assert [key for key in gone if key in "147"] == ["1", "4", "7"]
+    assert [key for key in gone if key in "25"] == ["2", "5"]
+    assert found(database, job).refused == 0
+    assert faults(database) == []
+
+
 @pytest.mark.parametrize("pace", [10, 30, 1_000])
 def test_those_of_one_line_go_out_in_their_order(database: Database, pace: int) -> None:
     accept_in_line(database, *(of("p1", key) for key in range(1, 8)))
@@ -328,8 +339,8 @@ def test_those_of_one_line_go_out_in_their_order(database: Database, pace: int) 
         dies(database, key, blocks=False)
     job, clock, gone = make(database, pace=pace), MovedClock(LATER), []
     while (stepped := step(database, clock.now())) is not None:
-        gone += go(database, now=clock.now())
         clock.move(stepped.wait)
+        gone += go(database, now=clock.now())
     assert gone == [str(key) for key in range(1, 8)]
     assert found(database, job).refused == 0
     assert faults(database) == []
@@ -345,6 +356,16 @@ def test_a_dead_one_that_blocks_its_line_is_never_overtaken(database: Database) 
 
 
 # At what pace.
+
+
+def test_those_of_one_step_are_due_one_after_the_other_until_the_next_one(database: Database) -> None:
+    dead(database, *range(60))
+    make(database, pace=500)
+    stepped = step(database, LATER)
+    assert stepped is not None
+    assert (stepped.taken, stepped.wait) == (50, SECOND // 10)
+    due = [len(take(database, LATER + after * MILLISECOND, 100)) for after in (0, 1, 2, 50, 97, 98, 99)]
+    assert due == [1, 0, 1, 24, 23, 1, 0]
 
 
 @pytest.mark.parametrize("pace", [1, 7, 50, 999])
@@ -627,6 +648,39 @@ def test_no_step_reads_all_deliveries(database: Database) -> None:
         steps = plan(database, statement, parameters)
         # What the statement itself has chosen bears that name, too.
         assert read(database, steps) == (["SCAN d"] if "CO-ROUTINE d" in steps else []), statement
+
+
+def test_a_step_asks_the_store_no_more_often_for_many_than_for_one(database: Database) -> None:
+    """Each question is a chance for the event loop to keep Python's lock, and a way to the server and back."""
+    dead(database, *range(101))
+    accept_in_line(database, *(of(f"p{key}", key) for key in range(101, 151)))
+    dies_beside(database, *range(101, 151))
+    counts = []
+    for keys in (("100",), tuple(map(str, range(50, 100))), tuple(map(str, range(101, 151)))):
+        which = Which(operator="acme", keys=keys)
+        make(database, which, pace=500)
+        with executed(database) as statements:
+            stepped = step(database, LATER)
+        assert stepped is not None
+        assert (stepped.taken, stepped.done) == (len(keys), True)
+        counts.append(len(statements))
+    # On a file the journal's entries go in by sixteens, fours and ones.
+    assert max(counts) - counts[0] <= 4, counts
+
+
+@contextmanager
+def executed(database: Database) -> Iterator[list[str]]:
+    """Every statement meanwhile, as often as it has rows of parameters."""
+    statements: list[str] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+        statements.extend([statement] * (len(parameters) if many else 1))
+
+    listening.listen(database.engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        listening.remove(database.engine, "before_cursor_execute", note)
 
 
 @pytest.mark.sqlite_only

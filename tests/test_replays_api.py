@@ -5,26 +5,21 @@ from typing import Any
 
 import pytest
 
-from dispatcher.apikey import Scope
-from dispatcher.clock import MINUTE
+from dispatcher.ground.apikey import Scope
+from dispatcher.ground.clock import MINUTE
 from dispatcher.store import replays
 from dispatcher.store.engine import Database
 from dispatcher.store.replay_steps import step
 from dispatcher.web.problem import Kind
+from tests.graves import dead
 from tests.ground import NOW
 from tests.served import Served, faults_in, served
 from tests.test_api import is_problem
-from tests.test_replays import dead
 from tests.workshop import row
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
 
 GOOD: dict[str, Any] = {"since": "2025-12-01", "pace": 50, "note": "the operator was down"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

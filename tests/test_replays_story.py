@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import subprocess
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,20 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import dispatcher.dispatch.thread
 import dispatcher.pacer
 from dispatcher.cli import main
-from dispatcher.clock import HOUR, MINUTE, SECOND
-from dispatcher.errors import Refused
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND
+from dispatcher.ground.errors import Refused
 from dispatcher.store import replays
 from dispatcher.store.engine import Database
 from dispatcher.store.replay_steps import Step
 from dispatcher.store.replays import State, Which
+from tests import nursery
+from tests.graves import bury, dead
 from tests.stores import PostgreSQL, open_store
 from tests.story import Done, ServerStory, Story, until
-from tests.test_ledger import bury
-from tests.test_replays import dead
-from tests.workshop import Bench, accept, configuration, rows
+from tests.workshop import Bench, Gate, accept, configuration, rows
 from tests.workshop import until as soon
 
 NOTE = ("--note", "the operator was down")
@@ -98,7 +100,10 @@ def test_where_no_worker_runs_the_job_waits_and_says_so(tmp_path: Path) -> None:
         assert "等待工作进程" in call(story, "replays", "show", number, "--lang", "zh").out
         assert call(story, "replays", "pause", number, "--json").json()["state"] == "paused"
         again = call(story, "replays", "pause", number)
-        assert (again.status, again.err) == (1, f"Error: replay {number} is paused: it can't be paused\n")
+        assert (again.status, again.err) == (
+            1,
+            f"Error: replay {number} is paused: it can't be paused; see: dispatcher replays list\n",
+        )
         assert call(story, "replays", "resume", number).status == 0
         with story.running():
             until(lambda: state_of(story) == "done")
@@ -120,7 +125,7 @@ def test_whoever_stops_following_leaves_it_running(tmp_path: Path) -> None:
         buried(story, 30)
         with story.running():
             words = story.line("dead", "replay", "--since", "1h", "--pace", "2", *NOTE)
-            follower = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            follower = nursery.start(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             until(lambda: sum(replays_of(story).values()) > 1)
             follower.send_signal(signal.SIGINT)
             out, err = follower.communicate(timeout=60)
@@ -140,7 +145,7 @@ def test_whoever_stops_following_leaves_it_running(tmp_path: Path) -> None:
         (["--pace", "5", "acme"], "give OPERATOR and at least one KEY"),
         (["--pace", "5", "acme", "1", "--since", "1h"], "not both"),
         (["--pace", "5", "--since", "1h", "--until", "2h", *NOTE], "--until: is not after since"),
-        (["--pace", "5", "--since", "1h"], "--note is missing: write why"),
+        (["--pace", "5", "--since", "1h"], "--note is missing; write why"),
         (["--pace", "5", "--since", "1h", "--note", " "], "--note is empty: write why"),
         (["--pace", "0", "--since", "1h"], "0 is not in the range 1<=x<=5000"),
         (["--detach", "--since", "1h"], "--detach and --even-superseded are a job's: give it a --pace"),
@@ -223,11 +228,6 @@ def test_two_workers_share_a_job_and_keep_its_pace(tmp_path: Path, postgresql: P
 # The pacer within its daemon.
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def _driven(at: Bench) -> None:
     at.daemon.pacer.round()
     task = at.daemon.pacer._task
@@ -248,7 +248,7 @@ async def test_the_daemon_drives_a_job_between_its_turns(tmp_path: Path) -> None
         at.clock.move(MINUTE)
         job = job_on(at.database, at.clock.now())
         await _driven(at)
-        await at.look()
+        await at.after(SECOND)
         await at.idle()
         assert {one.status for one in rows(at.database)} == {"delivered"}
         assert [line["replay"] for line in at.told("replay_done")] == [job.id]
@@ -267,7 +267,7 @@ async def test_a_running_daemon_finds_a_job_by_itself(tmp_path: Path, monkeypatc
         job_on(at.database, at.clock.now())
         await soon(lambda: bool(at.told("attempt")))
         at.dispatch.stop()
-        await asyncio.wait_for(run, 10)
+        await asyncio.wait_for(run, 60)
         assert at.row().status == "delivered"
         assert at.told("replay_broke") == []
 
@@ -330,3 +330,105 @@ async def test_a_live_delivery_stands_behind_so_many_replayed_ones_at_most(tmp_p
         found = replays.find(at.database, job.id)
         assert found is not None
         assert (found.state, found.driven(at.clock.now())) == (State.RUNNING, True)
+
+
+@pytest.mark.each_store
+@pytest.mark.anyio
+async def test_a_step_that_takes_long_holds_up_no_delivery_where_several_can_write(store: str, tmp_path: Path) -> None:
+    async with Bench(configuration(tmp_path)) as at:
+        over = threading.Event()
+        step = asyncio.ensure_future(at.daemon.pacer._store(over.wait, 60))
+        turn = asyncio.create_task(at.dispatch.store(lambda: "there"))
+        try:
+            if store == "postgresql":
+                assert await asyncio.wait_for(turn, 30) == "there"
+                assert not step.done()
+        finally:
+            over.set()
+        assert await step
+        assert await turn == "there"
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.anyio
+async def test_on_a_file_a_step_waits_for_the_deliveries_to_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, stepped = Gate(), []
+    monkeypatch.setattr(dispatcher.pacer, "step", lambda *_: stepped.append(gate.waiting["acme"]))
+    monkeypatch.setattr(dispatcher.dispatch.thread, "PATIENCE_SECONDS", 60)
+    async with Bench(configuration(tmp_path), answer=gate.answer) as at:
+        run = asyncio.create_task(at.dispatch.run())
+        accept(at.database, 1, now=at.clock.now())
+        at.dispatch.look()
+        await soon(lambda: gate.waiting["acme"] == 1)
+        at.daemon.pacer.round()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        # Behind whatever was asked of the store by now.
+        await at.dispatch.store(int)
+        assert stepped == [], "while a request is under way"
+        gate.open()
+        await soon(lambda: bool(stepped))
+        at.dispatch.stop()
+        await asyncio.wait_for(run, 60)
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.anyio
+async def test_a_step_does_not_wait_for_long_where_the_deliveries_never_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, stepped = Gate(), []
+    monkeypatch.setattr(dispatcher.pacer, "step", lambda *_: stepped.append(gate.waiting["acme"]))
+    async with Bench(configuration(tmp_path), answer=gate.answer) as at:
+        await at.send(1)
+        await _driven(at)
+        assert stepped == [1]
+        gate.open()
+
+
+@pytest.mark.each_store
+@pytest.mark.anyio
+async def test_of_what_is_claimed_together_the_replayed_ones_go_out_last(tmp_path: Path) -> None:
+    async with Bench(configuration(tmp_path)) as at:
+        at.acme.respond(200)
+        dead(at.database, *range(3), at=at.clock.now())
+        at.clock.move(MINUTE)
+        job_on(at.database, at.clock.now())
+        await _driven(at)
+        at.clock.move(SECOND)
+        accept(at.database, "live", now=at.clock.now())
+        await at.look()
+        await at.idle()
+        assert [line["key"] for line in at.told("attempt")] == ["live", "0", "1", "2"]
+
+
+@pytest.mark.each_store
+@pytest.mark.anyio
+async def test_the_results_of_what_is_replayed_wait_for_company_but_not_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each by itself would be one more transaction before which the next event waits."""
+    async with Bench(configuration(tmp_path)) as at:
+        at.acme.respond(200)
+        dead(at.database, 1, 2, at=at.clock.now())
+        at.clock.move(MINUTE)
+        job_on(at.database, at.clock.now())
+        await _driven(at)
+        at.clock.move(SECOND)
+        at.dispatch.look()
+        await at.dispatch.step()
+        at.dispatch._wake.clear()
+        await soon(lambda: at.dispatch.in_flight == 0)
+        assert not at.dispatch._wake.is_set()
+        await asyncio.wait_for(at.dispatch._wake.wait(), 60)
+        await at.calm()
+        accept(at.database, "live", now=at.clock.now())
+        at.dispatch.look()
+        await at.dispatch.step()
+        at.dispatch._wake.clear()
+        await soon(lambda: at.dispatch.in_flight == 0)
+        assert at.dispatch._wake.is_set()
+        await at.calm()
+        assert {one.status for one in rows(at.database)} == {"delivered"}

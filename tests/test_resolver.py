@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher.clock import MILLISECOND
-from dispatcher.policy import Outcome, Reason
+from dispatcher.ground.clock import MILLISECOND
+from dispatcher.ground.policy import Outcome, Reason
 from dispatcher.wire import Resolver, reach
 from dispatcher.wire.resolver import MAX_HANGING, MAX_LOOK_UPS, ask
 from tests.hostile import OK, PATIENCE, Ahead, always, calling, named, names, playing, set_ahead, told, until

@@ -10,26 +10,20 @@ from sqlalchemy.exc import IntegrityError
 
 import dispatcher.app
 import dispatcher.broom
-from dispatcher.clock import DAY, HOUR
 from dispatcher.config import load_config
-from dispatcher.dispatch import Dispatch
-from dispatcher.errors import ConfigError
+from dispatcher.ground.clock import DAY, HOUR
+from dispatcher.ground.errors import ConfigError
 from dispatcher.store import ledger, retention
-from dispatcher.store.corridor import Fate
+from dispatcher.store.acceptance import Fate
 from dispatcher.store.engine import Database
 from dispatcher.store.retention import Swept, sweep
 from dispatcher.store.schema import attempts, deliveries, journal
+from tests.graves import bury, one_of_each
 from tests.ground import NOW
 from tests.stores import STORES, trap, untrap
-from tests.test_ledger import bury, one_of_each
 from tests.workshop import Bench, accept, configuration, row, rows, settle, settled, take, until
 
 pytestmark = [pytest.mark.each_store, pytest.mark.anyio]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def deliver(database: Database, *keys: int, now: int = NOW) -> None:
@@ -165,7 +159,7 @@ async def test_the_daemon_sweeps_between_its_turns(
         broom.round()
         assert broom._task is task
         if task is not None:
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 60)
         assert keys(at.database) == left
         assert [line["deleted"] for line in at.told("swept")] == ([2] if len(left) == 1 else [])
 
@@ -178,11 +172,11 @@ async def test_a_running_daemon_sweeps_by_itself(tmp_path: Path, monkeypatch: py
         run = asyncio.create_task(at.daemon.run())
         await until(lambda: bool(at.told("swept")))
         at.dispatch.stop()
-        await asyncio.wait_for(run, 10)
+        await asyncio.wait_for(run, 60)
         assert [line["deleted"] for line in at.told("swept")] == [1]
 
 
-async def test_now_and_then_the_walk_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_now_and_then_the_walk_begins_anew(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path)) as at:
         (dead,) = bury(at.database, 1, now=at.clock.now())
         deliver(at.database, 2, now=at.clock.now())
@@ -222,23 +216,22 @@ async def test_whoever_stops_stops_sweeping(tmp_path: Path, monkeypatch: pytest.
         at.clock.move(31 * DAY)
         run = asyncio.create_task(at.daemon.run())
         swept_once = asyncio.Event()
-        store: Any = Dispatch.store
 
-        async def noted(self: Dispatch, work: Any, *args: Any) -> Any:
+        async def noted(work: Any, *args: Any) -> Any:
             try:
-                return await store(self, work, *args)
+                return await at.dispatch.store(work, *args)
             finally:
                 if work is sweep:
                     swept_once.set()
 
-        monkeypatch.setattr(at.daemon.broom, "_store", lambda *args: noted(at.dispatch, *args))
+        monkeypatch.setattr(at.daemon.broom, "_store", noted)
         at.daemon.broom.round()
-        await asyncio.wait_for(swept_once.wait(), 10)
+        await asyncio.wait_for(swept_once.wait(), 60)
         at.dispatch.stop()
-        await asyncio.wait_for(run, 10)
+        await asyncio.wait_for(run, 60)
         task = at.daemon.broom._task
         assert task is not None
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=60)
         assert task.cancelled()
         assert [line["deleted"] for line in at.told("swept")] == [1]
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import stat
 import time
 from collections import Counter
@@ -15,19 +16,20 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher import roster
-from dispatcher.accept import parse_event
-from dispatcher.clock import HOUR, MINUTE
 from dispatcher.config import Config, draft_operator, load_config
-from dispatcher.errors import ConfigError, Refused
-from dispatcher.events import whose_token
+from dispatcher.ground.clock import HOUR, MINUTE
+from dispatcher.ground.errors import ConfigError, Refused
+from dispatcher.ground.events import whose_token
 from dispatcher.roster import anything_locked, key_file, load, open_vault, provision, put, relock
 from dispatcher.seal.vault import MasterKey, Vault, VaultError
-from dispatcher.store import corridor
+from dispatcher.store import acceptance
 from dispatcher.store import operators as store
 from dispatcher.store.engine import Database, open_database
+from dispatcher.store.fingerprints import key_history
 from dispatcher.store.schema import deliveries, journal, operators
 from tests.authority import Authority
-from tests.ground import IV, KEY, NOW, line, notice
+from tests.ground import IV, KEY, NOW, line, notice, parse_event
+from tests.stores import STORES
 from tests.workshop import Bench, Gate, accept, opened, rows
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_store]
@@ -37,11 +39,6 @@ NO = httpx.Response(500)
 NEW_KEY, NEW_IV = "fedcba9876543210", "0G1f2E3d4C5b6A7h"
 OLD_MASTER, NEW_MASTER = MasterKey.fresh(), MasterKey.fresh()
 PLAYERS_TOKEN = "players-own-token-49"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def settings_of(name: str, **changes: Any) -> dict[str, Any]:
@@ -71,7 +68,7 @@ def file(folder: Path, *declared: str, top: Mapping[str, Mapping[str, Any]] | No
         f"[{name}]\n" + "".join(f"{key} = {toml(one)}\n" for key, one in table.items()) for name, table in whole.items()
     )
     path = folder / "config.toml"
-    path.write_text("\n".join(parts), "utf-8")
+    path.write_text(STORES.settings() + "\n".join(parts), "utf-8")
     return path
 
 
@@ -112,7 +109,7 @@ def fate(at: Bench, operator: str, key: int = 1) -> tuple[str, int]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterable[Database]:
-    opened_one = open_database(tmp_path / "dispatcher.db")
+    opened_one = open_database(STORES.place(tmp_path))
     yield opened_one
     opened_one.close()
 
@@ -328,16 +325,19 @@ async def test_settings_that_are_only_locked_anew_disturb_nothing(tmp_path: Path
         operator, transport = at.dispatch.lanes["acme"].operator, at.dispatch.lanes["acme"].transport
         assert relock(at.database, vault_of(at), "tester", NOW).operators == 1
         await at.look()
-        assert at.daemon._roster.revision == standings(at.database)["acme"].revision
+        assert at.daemon.enrolment.roster.revision == standings(at.database)["acme"].revision
         assert readings == {}
         assert at.dispatch.lanes["acme"].operator is operator
         assert at.dispatch.lanes["acme"].transport is transport
 
 
-def test_a_thousand_operators_are_declared_in_one_transaction_and_within_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Database
+# What is dear, to read them and to lock their secrets, is the same on every store.
+@pytest.mark.parametrize("by_a_server", [100, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_many_operators_are_declared_in_one_transaction_and_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Database, by_a_server: int
 ) -> None:
-    path = file(tmp_path, *(f"op{number}" for number in range(1_000)))
+    many = 1_000 if STORES.current is None else by_a_server
+    path = file(tmp_path, *(f"op{number}" for number in range(many)))
     written = 0
     writing = Database.writing
 
@@ -349,10 +349,11 @@ def test_a_thousand_operators_are_declared_in_one_transaction_and_within_seconds
     monkeypatch.setattr(Database, "writing", counting)
     started = time.process_time()
     config, vault, changed = read(path, database)
-    assert (len(changed), written) == (1_000, 1)
-    assert len(load(database, vault, config).members) == 1_000
-    # Measured: 1 s. Processor time, since a busy machine is no fault of ours.
-    assert time.process_time() - started < 5
+    assert (len(changed), written) == (many, 1)
+    assert len(load(database, vault, config).members) == many
+    # Measured: 1 s; one by one it was minutes. Processor time, since a busy machine is no fault of ours.
+    if "COVERAGE_PROCESS_CONFIG" not in os.environ:
+        assert time.process_time() - started < 5
 
 
 # Secrets at rest
@@ -375,7 +376,7 @@ def on_disk(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in found)
 
 
-def secretive(folder: Path, authority: Authority) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def secretive(authority: Authority) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Operators with every kind of secret, and those by what they are."""
     certificate, key = authority.client()
     pem = key.reveal()
@@ -412,17 +413,18 @@ def secretive(folder: Path, authority: Authority) -> tuple[dict[str, dict[str, A
 
 def hand_in(at: Bench, *keys: int, operator: str = "bolt", token: str = PLAYERS_TOKEN) -> None:
     """Events that bring their player's token, accepted as `enqueue` does."""
-    known = at.daemon._roster.operators
+    known = at.daemon.enrolment.roster.operators
     events = [
         parse_event(line(notice(order_no=str(key), operator=operator, token=token)), known, vault_of(at).lock)
         for key in keys
     ]
-    corridor.accept(at.database, events, at.clock.now())
+    acceptance.accept(at.database, events, at.clock.now())
 
 
+@pytest.mark.sqlite_only
 async def test_no_secret_stands_in_any_byte_on_disk_nor_in_the_log(tmp_path: Path) -> None:
     (tmp_path / "ca").mkdir()
-    tables, secrets = secretive(tmp_path, Authority(tmp_path / "ca"))
+    tables, secrets = secretive(Authority(tmp_path / "ca"))
     async with Bench(file(tmp_path, **tables)) as at:
         # An operator that sends back whatever it got.
         def echo(request: httpx.Request) -> httpx.Response:
@@ -450,21 +452,23 @@ async def test_no_secret_stands_in_any_byte_on_disk_nor_in_the_log(tmp_path: Pat
 
 async def test_nothing_that_is_held_in_memory_prints_a_secret(tmp_path: Path) -> None:
     (tmp_path / "ca").mkdir()
-    tables, secrets = secretive(tmp_path, Authority(tmp_path / "ca"))
+    tables, secrets = secretive(Authority(tmp_path / "ca"))
     async with Bench(file(tmp_path, top=masters(OLD_MASTER), **tables)) as at:
         secrets["master key"] = OLD_MASTER.reveal()
-        held = [at.daemon._roster, at.daemon.config, vault_of(at), *at.dispatch.lanes.values()]
-        held += [*at.daemon._roster.members.values(), *standings(at.database).values()]
+        held = [at.daemon.enrolment.roster, at.daemon.config, vault_of(at), *at.dispatch.lanes.values()]
+        held += [*at.daemon.enrolment.roster.members.values(), *standings(at.database).values()]
         printed = "".join(repr(one) + str(one) for one in held)
         assert "acme.example" in printed
         assert found_in(printed.encode(), secrets) == []
-        shown = json.dumps([member.settings() for member in at.daemon._roster.members.values()], ensure_ascii=False)
+        shown = json.dumps(
+            [member.settings() for member in at.daemon.enrolment.roster.members.values()], ensure_ascii=False
+        )
         assert shown.count("…") == 14
         assert found_in(shown.encode(), secrets) == []
 
 
 def test_an_error_of_the_store_shows_neither_the_statement_s_values_nor_a_secret(database: Database) -> None:
-    row = store.Declared("acme", "no sealed text: the-token-of-acme", "the-fingerprint")
+    row = store.Declared("acme", "no sealed text: the-token-of-acme", None)
     with pytest.raises(DBAPIError) as error:
         store.declare(database, [row], [], "nobody", ("set", "tester"), NOW)
     assert "origin_is_known" in str(error.value)
@@ -474,7 +478,7 @@ def test_an_error_of_the_store_shows_neither_the_statement_s_values_nor_a_secret
 def test_the_master_key_is_made_with_the_first_secret_for_its_owner_alone(tmp_path: Path, database: Database) -> None:
     config, _, _ = read(file(tmp_path, "acme"), database)
     path = key_file(config)
-    assert path == tmp_path / "dispatcher.db-key"
+    assert path == tmp_path / ("dispatcher.db-key" if STORES.current is None else "dispatcher.key")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     content = path.read_bytes()
     assert read(file(tmp_path, "acme", "bolt"), database)[2] == ["bolt"]
@@ -495,7 +499,7 @@ def test_a_master_key_that_is_missing_is_never_made_anew_over_what_it_locked(
     config, vault, _ = read(path, database)
     if what == "a token":
         event = parse_event(line(notice(operator="bolt", token=PLAYERS_TOKEN)), config.operators, vault.lock)
-        corridor.accept(database, [event], NOW)
+        acceptance.accept(database, [event], NOW)
         assert provision(database, vault, load_config(file(tmp_path)), NOW, actor="tester") == ["bolt"]
     assert anything_locked(database)
     key_file(config).unlink()
@@ -526,7 +530,7 @@ async def test_under_another_master_key_nothing_is_written_over_unless_the_old_o
         await at.cut_off()
         with pytest.raises(Refused, match=r"settings of acme can't be read: it is sealed under .* apply --lost-key"):
             at.build()
-        lost = open_database(tmp_path / "dispatcher.db")
+        lost = open_database(STORES.place(tmp_path))
         assert standings(lost)["acme"] == before
         assert provision(lost, Vault(NEW_MASTER), at.config, at.clock.now(), actor="tester", lost_key=True) == ["acme"]
         lost.close()
@@ -534,12 +538,13 @@ async def test_under_another_master_key_nothing_is_written_over_unless_the_old_o
         await at.send(1)
         await at.send(1, operator="bolt")
         assert fate(at, "acme") == ("delivered", 1)
-        assert standings(at.database)["acme"].key_version == 1
+        # Whether it is the key of before, nobody can tell without the journal's key, which was lost with it.
+        assert standings(at.database)["acme"].key_version == 2
         told = at.told("operator_unfit")[-1]
         assert told["operator"] == "bolt"
         assert told["faults"] == [
-            f"it is sealed under master key {OLD_MASTER.key_id}, which is not given"
-            " (secrets.master_key or secrets.former_master_key)"
+            f"it is sealed under master key {OLD_MASTER.key_id}, which is not given;"
+            " give it as secrets.master_key or secrets.former_master_key"
         ]
         assert (bolt.call_count, fate(at, "bolt")) == (0, ("pending", 0))
         file(tmp_path, "acme", top=masters(NEW_MASTER, OLD_MASTER))
@@ -561,7 +566,10 @@ async def test_settings_that_were_moved_to_another_operator_do_not_open(tmp_path
         (told,) = at.told("operator_unfit")
         assert (told["operator"], told["faults"]) == (
             "bolt",
-            ["it was changed since it was sealed, or was sealed for another place"],
+            [
+                "it was changed since it was sealed, or was sealed for another place;"
+                " put back what stood there, or set it anew"
+            ],
         )
 
 
@@ -593,7 +601,7 @@ async def test_a_lost_master_key_puts_a_delivery_off_and_costs_no_attempt(tmp_pa
         await at.look()
         file(tmp_path, bolt=per_event("bolt"), top=masters(NEW_MASTER))
         await at.cut_off()
-        lost = open_database(tmp_path / "dispatcher.db")
+        lost = open_database(STORES.place(tmp_path))
         provision(lost, Vault(NEW_MASTER), at.config, at.clock.now(), actor="tester", lost_key=True)
         lost.close()
         await at.start()
@@ -603,7 +611,7 @@ async def test_a_lost_master_key_puts_a_delivery_off_and_costs_no_attempt(tmp_pa
         told = at.told("put_off")
         assert told[-1]["detail"] == (
             f"the player's token can't be unlocked: it is sealed under master key {OLD_MASTER.key_id}, which is not"
-            " given (secrets.master_key or secrets.former_master_key)"
+            " given; give it as secrets.master_key or secrets.former_master_key"
         )
         file(tmp_path, bolt=per_event("bolt"), top=masters(NEW_MASTER, OLD_MASTER))
         await at.restart()
@@ -640,7 +648,7 @@ class Exchange:
             parse_event(line(notice(order_no=str(key), operator="bolt", token=f"token-{key}")), known, lock)
             for key in range(tokens)
         ]
-        corridor.accept(database, events, NOW)
+        acceptance.accept(database, events, NOW)
 
     def file(self, top: dict[str, dict[str, str]]) -> Path:
         return file(self.folder, "acme", bolt=per_event("bolt"), top=top)
@@ -802,7 +810,7 @@ async def test_what_was_first_sent_under_the_old_key_is_retried_under_the_new(
         assert fate(at, "acme") == ("delivered", 2)
         assert [one["key_version"] for one in at.attempts()] == [1, 2]
         assert opened(sent_data(at, 0), KEY, IV) == opened(sent_data(at, 1), key, iv)
-        assert [one["version"] for one in store.key_history(at.database, "acme")] == [1, 2]
+        assert [one["version"] for one in key_history(at.database, "acme")] == [1, 2]
 
 
 async def test_an_attempt_under_way_keeps_the_key_that_it_began_with(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.crypto import (
+from dispatcher.ground.crypto import (
     CipherName,
     CryptoReading,
     IvEncoding,
@@ -25,7 +25,7 @@ from dispatcher.crypto import (
     read_iv,
     read_key,
 )
-from dispatcher.seal import Seal, SealError
+from dispatcher.seal import Seal, SealError, decrypt_raw
 from tests import ground
 
 GOLDEN: list[dict[str, str]] = json.loads(Path(__file__).with_name("golden_vectors.json").read_text("utf-8"))["vectors"]
@@ -203,6 +203,12 @@ def test_a_foreign_sign_within_a_whole_ciphertext_is_refused(output: Output, sig
         assert told(hand, sealed[:place] + sign + sealed[place:])
 
 
+@pytest.mark.parametrize(("key", "iv", "ciphertext"), [(15, 16, 16), (16, 15, 16), (16, 16, 17)])
+def test_what_has_an_impossible_size_is_not_decrypted_raw(key: int, iv: int, ciphertext: int) -> None:
+    with pytest.raises(SealError, match="has an impossible size"):
+        decrypt_raw(bytes(key), bytes(iv), bytes(ciphertext))
+
+
 def test_another_key_iv_or_cipher_does_not_open_it() -> None:
     sealed = seal().seal(b"x" * 15)
     assert told(seal(iv=bytes(16)), sealed)
@@ -222,7 +228,7 @@ def test_any_text_is_opened_or_refused_as_a_seal_error(text: str, output: Output
 
 def openssl(*arguments: Any, stdin: bytes) -> bytes:
     return subprocess.run(
-        ["openssl", "enc", *map(str, arguments)], input=stdin, capture_output=True, check=True, timeout=20
+        ["openssl", "enc", *map(str, arguments)], input=stdin, capture_output=True, check=True, timeout=60
     ).stdout
 
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-from dispatcher.crypto import (
+from dispatcher.ground.crypto import (
     CipherName,
     CryptoReading,
     IvEncoding,
@@ -181,7 +181,7 @@ def test_node_says_of_a_wrong_key_and_iv_what_the_advice_says() -> None:
 def openssl(setting: Setting, direction: str, data: bytes, iv: bytes) -> bytes:
     words = [direction, f"-{setting.cipher}", "-K", setting.key().hex(), "-iv", iv.hex()]
     words += ["-nopad"] if setting.padding is Padding.ZERO else []
-    return subprocess.run([str(OPENSSL), "enc", *words], input=data, capture_output=True, check=True, timeout=20).stdout
+    return subprocess.run([str(OPENSSL), "enc", *words], input=data, capture_output=True, check=True, timeout=60).stdout
 
 
 @needs_openssl

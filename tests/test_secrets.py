@@ -24,19 +24,18 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from dispatcher.accept import parse_event
 from dispatcher.cli import main
 from dispatcher.config import load_config
-from dispatcher.errors import ConfigError
-from dispatcher.policy import Claim
+from dispatcher.ground.errors import ConfigError
+from dispatcher.ground.policy import Claim
+from dispatcher.ground.secret import Secret, SecretBytes, Unshown
+from dispatcher.ground.settings import Table
 from dispatcher.protocols import summary
 from dispatcher.seal import Seal
 from dispatcher.seal.vault import MasterKey
-from dispatcher.secret import Secret, SecretBytes, Unshown
-from dispatcher.settings import Table
-from dispatcher.store import corridor
+from dispatcher.store import acceptance, corridor
 from tests.canaries import PART, Canaries, canary, own_url, tables
-from tests.ground import NOW, line, notice, settle_event
+from tests.ground import NOW, line, notice, parse_event, settle_event
 from tests.story import Daemon, Story, toml, until
 from tests.test_bad_input import leaves
 from tests.workshop import Bench
@@ -46,10 +45,9 @@ HERE = "http://127.0.0.1:9"
 OWN = ("dispatcher.db", "dispatcher.db-wal", "dispatcher.db-shm", "dispatcher.db-worker", "dispatcher.db-bell")
 
 
-@pytest.fixture
-def canaries(tmp_path: Path) -> Canaries:
-    (tmp_path / "ca").mkdir()
-    return Canaries(tmp_path / "ca")
+@pytest.fixture(scope="module")
+def canaries(tmp_path_factory: pytest.TempPathFactory) -> Canaries:
+    return Canaries(tmp_path_factory.mktemp("ca"))
 
 
 def written(folder: Path, whole: dict[str, Any]) -> Path:
@@ -259,7 +257,9 @@ def run_daemon(story: Story, watch: Watch, folder: Path) -> None:
         story.config.write_text(good, "utf-8")
         _reload(daemon, "reloaded", 1)
         for path in ("/healthz", "/readyz", "/metrics", "/", "/%00", "/../config.toml"):
-            answer = httpx.get(f"{daemon.web.replace('http:', 'https:')}{path}", verify=False, trust_env=False)
+            answer = httpx.get(
+                f"{daemon.web.replace('http:', 'https:')}{path}", verify=False, trust_env=False, timeout=60
+            )
             watch.clean(answer.text + str(answer.headers), path)
         for inside in ("cmdline", "limits"):
             watch.clean(Path(f"/proc/{daemon.process.pid}/{inside}").read_bytes(), inside)
@@ -382,11 +382,6 @@ def test_verify_says_neither_key_nor_iv(canaries: Canaries, tmp_path: Path) -> N
 # In memory.
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def whole_bench(tmp_path: Path, canaries: Canaries) -> Bench:
     return Bench(written(tmp_path, tables(canaries, "https://acme.example", "")))
 
@@ -394,7 +389,7 @@ def whole_bench(tmp_path: Path, canaries: Canaries) -> Bench:
 @pytest.mark.anyio
 async def test_nothing_that_is_held_is_shown_by_any_way_to_show_it(tmp_path: Path, canaries: Canaries) -> None:
     async with whole_bench(tmp_path, canaries) as at:
-        roster = at.daemon._roster
+        roster = at.daemon.enrolment.roster
         held = [at.config, roster, at.daemon._vault, at.daemon, *roster.members.values(), *roster.operators.values()]
         held += [*at.dispatch.lanes.values(), *(one.seal for one in at.dispatch.lanes.values())]
         held += [MasterKey.parse(canaries.settings["secrets.master_key"])]
@@ -437,10 +432,10 @@ def claimed(at: Bench, operator: str, canaries: Canaries) -> Claim:
     event = line(notice(operator=operator, token=canaries.players_token))
     if operator == "notify:ops":
         facts = {"window": "test-1", "since": NOW, "until": NOW, "operators": [], "others": 0, "console": None}
-        accepted = summary.freeze(at.daemon._roster.notifications[operator], facts)
+        accepted = summary.freeze(at.daemon.enrolment.roster.notifications[operator], facts)
     else:
-        accepted = parse_event(event, at.daemon._roster.operators, at.daemon._vault.lock)
-    corridor.accept(at.database, [accepted], NOW)
+        accepted = parse_event(event, at.daemon.enrolment.roster.operators, at.daemon._vault.lock)
+    acceptance.accept(at.database, [accepted], NOW)
     return corridor.turn(at.database, [], {operator: 1}, NOW).claimed[0]
 
 
@@ -499,7 +494,7 @@ def test_no_secret_in_the_clear_is_compared_by_an_operator() -> None:
         ("receiver/trust.py", "_misjoined"),
         ("receiver/tokens.py", "knows"),
         ("receiver/tokens.py", "_is_shown"),
-        ("secret.py", "__eq__"),
+        ("ground/secret.py", "__eq__"),
         ("seal/vault.py", "__eq__"),
     ],
 )

@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,17 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.accept import parse_event
 from dispatcher.cli import main
-from dispatcher.clock import HOUR, MINUTE, SECOND, gmt8, to_datetime
-from dispatcher.errors import EventError
-from dispatcher.events import Event
-from dispatcher.operator import Operator
-from dispatcher.policy import Rule
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND, gmt8, to_datetime
+from dispatcher.ground.errors import EventError
+from dispatcher.ground.events import Event
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import Rule
 from dispatcher.protocols.settle import PROTOCOL
-from dispatcher.store import corridor, ledger
-from dispatcher.store.corridor import Fate
+from dispatcher.store import acceptance, ledger
+from dispatcher.store.acceptance import Fate
 from dispatcher.store.ledger import Row
-from tests.ground import IV, KEY, NOW, claim, config_with, faults_of, line, lock, notice, settle_event
+from tests.ground import IV, KEY, NOW, claim, config_with, faults_of, line, lock, notice, parse_event, settle_event
 from tests.workshop import Bench, MovedClock
 
 pytestmark = pytest.mark.anyio
@@ -49,11 +49,6 @@ ZONES = ("UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Apia", "Asia/Shan
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def machine() -> Iterator[Callable[[str], None]]:
     """Puts this machine into a time zone, until the test is over."""
     before = os.environ.get("TZ")
@@ -74,6 +69,7 @@ def settings(*lines: str) -> str:
     return "\n".join(('[web]\nlisten = ""\n[operators.acme]', *lines)) + "\n"
 
 
+@cache
 def takers(*lines: str) -> Mapping[str, Operator]:
     return config_with(settings(*(lines or (CALLBACK,)))).operators
 
@@ -110,7 +106,7 @@ class Payouts(Bench):
     async def hand_in(self, *events: Mapping[str, Any]) -> list[Fate]:
         """Accept events by acme's settings, look, work until calm."""
         read = [parse_event(line(one), self.config.operators, lock) for one in events]
-        fates = corridor.accept(self.database, read, self.clock.now())
+        fates = acceptance.accept(self.database, read, self.clock.now())
         await self.look()
         return fates
 

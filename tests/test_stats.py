@@ -18,14 +18,15 @@ import pytest
 from sqlalchemy import text
 
 from dispatcher.cli.figures import age_text
-from dispatcher.clock import HOUR, MINUTE, SECOND
-from dispatcher.policy import Reason, Status
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND
+from dispatcher.ground.policy import Reason, Status
 from dispatcher.stats import Flow, picture, since
 from dispatcher.store import loads as counting
 from dispatcher.store import minutes
 from dispatcher.store.engine import Database
-from dispatcher.store.loads import Load, backlog
+from dispatcher.store.loads import Load, loads_of
 from dispatcher.store.minutes import Minute
+from tests import nursery
 from tests.ground import NOW
 from tests.story import Story, orders, until
 from tests.workshop import accept, failed, settle, settled, take
@@ -62,7 +63,7 @@ def filled(database: Database) -> Database:
 
 @pytest.mark.each_store
 def test_everything_is_counted_where_it_stands(filled: Database) -> None:
-    assert backlog(filled, LATER) == {
+    assert loads_of(filled, LATER) == {
         "acme": Load(pending=2, due=1, oldest_due_at=NOW, parked=1, sending=1, dead=1, resolved=1, delivered=1),
         "bolt": Load(pending=1, due=1, oldest_due_at=NOW + SECOND, delivered=0),
     }
@@ -73,7 +74,7 @@ def test_what_is_delivered_is_counted_where_it_is_little_or_somebody_asks(
     filled: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "FEW", 7)
-    assert {one.delivered for one in backlog(filled, LATER).values()} == {None}
+    assert {one.delivered for one in loads_of(filled, LATER).values()} == {None}
     assert picture(filled, LATER).total.load.delivered is None
     assert picture(filled, LATER, exact=True).total.load.delivered == 1
 
@@ -177,7 +178,7 @@ def test_the_command_tells_it_as_a_table_and_as_one_document(story: Story) -> No
 
 def test_on_a_pipe_the_live_view_is_lines_or_documents_and_waits_for_a_store(story: Story) -> None:
     line = story.line("stats", "--watch", "--interval", "200ms", "--json")
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+    with nursery.start(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stderr
         assert watching.stdout
         assert "the store is away" in watching.stderr.readline()
@@ -188,7 +189,7 @@ def test_on_a_pipe_the_live_view_is_lines_or_documents_and_waits_for_a_store(sto
         assert watching.wait(60) == 0
     plain = story.call("stats", "--watch", "--interval", "200ms", "--for", "1s")
     assert plain.status == 0
-    assert re.match(r"2\d{3}-\d\d-\d\d \d\d:\d\d:\d\d  attempts/s 0\.00 .*pending 2  due 2", plain.out)
+    assert re.match(r"2\d{3}-\d\d-\d\d \d\d:\d\d:\d\dZ  attempts/s 0\.00 .*pending 2  due 2", plain.out)
     assert "\x1b" not in plain.out
 
 
@@ -232,16 +233,23 @@ class Terminal:
         os.write(self.ours, key)
 
     def ended(self) -> int:
+        """Its exit status, once it has ended by itself and everything that it wrote is here."""
         status = self.process.wait(60)
         assert termios.tcgetattr(self._theirs)[:4] == self.before[:4], "the terminal is not as it was"
+        self._hang_up()
         return status
 
     def close(self) -> None:
         self.process.kill()
         self.process.wait(60)
-        os.close(self._theirs)
-        self._reader.join(60)
+        self._hang_up()
         os.close(self.ours)
+
+    def _hang_up(self) -> None:
+        """Once nobody has its other end, whoever reads comes to an end."""
+        if self._reader.is_alive():
+            os.close(self._theirs)
+            self._reader.join(60)
 
 
 def _own() -> None:
@@ -308,9 +316,10 @@ def test_whoever_ends_it_gets_the_terminal_back(story: Story, how: str) -> None:
 
 def test_a_dumb_terminal_gets_plain_lines(story: Story) -> None:
     story.enqueue(orders(1))
-    with terminal(story.line("stats", "--watch", "--interval", "200ms", "--for", "2s"), term="dumb") as there:
-        assert there.ended() == 0
+    with terminal(story.line("stats", "--watch", "--interval", "200ms"), term="dumb") as there:
         until(lambda: there.raw().count("pending 1") > 1, told=there.raw)
+        there.process.send_signal(signal.SIGTERM)
+        assert there.ended() == 0
         assert "\x1b" not in there.raw()
 
 
@@ -319,8 +328,9 @@ def test_a_store_that_does_not_answer_keeps_no_key_from_being_heard(story: Story
     with terminal(story.line("stats", "--watch", "--interval", "200ms")) as there:
         until(lambda: "pending 1" in there.raw(), told=there.raw)
         away = story.database.rename(story.folder / "elsewhere.db")
-        until(lambda: "the store is away" in there.raw(), told=there.raw)
-        assert any("pending 1" in line for line in there.last()), "the last figures are still there"
+        # The last figures are still there.
+        both = ("the store is away", "pending 1")
+        until(lambda: all(any(words in line for line in there.last()) for words in both), told=there.raw)
         away.rename(story.database)
         until(lambda: not any("the store is away" in line for line in there.last()), told=there.raw)
         there.press(b"q")

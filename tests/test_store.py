@@ -17,12 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from dispatcher.clock import MINUTE, SECOND
-from dispatcher.errors import Refused, StoreUnavailable
-from dispatcher.events import Event
-from dispatcher.policy import Claim, Delays, Outcome, Reason, Status, Verb, judge_interrupted, move
-from dispatcher.store import corridor, ledger, statements, workers
-from dispatcher.store.corridor import Adopted, Fate, Settlement
+from dispatcher.ground.clock import MINUTE, SECOND
+from dispatcher.ground.errors import Refused, StoreUnavailable
+from dispatcher.ground.events import Event
+from dispatcher.ground.policy import Claim, Outcome, Reason, Status, Verb, judge_interrupted, move
+from dispatcher.ground.schedule import Delays
+from dispatcher.store import acceptance, corridor, ledger, statements, workers
+from dispatcher.store.acceptance import Fate
+from dispatcher.store.corridor import Adopted, Settlement
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.operators import Declared, declare, standings
@@ -76,7 +78,7 @@ def test_a_new_event_is_pending_and_due_at_once(database: Database) -> None:
 def test_each_event_of_a_batch_gets_its_fate_in_order(database: Database) -> None:
     accept(database, 1, 2)
     batch = [event(3), event(1), event(2, total_bet="11"), event(4), event(3), event(4, uid="player-2")]
-    assert corridor.accept(database, batch, NOW + 1) == [
+    assert acceptance.accept(database, batch, NOW + 1) == [
         Fate.ACCEPTED,
         Fate.DUPLICATE,
         Fate.CONFLICT,
@@ -90,7 +92,7 @@ def test_each_event_of_a_batch_gets_its_fate_in_order(database: Database) -> Non
 def test_of_two_contents_under_one_key_the_first_stands(database: Database) -> None:
     assert accept(database, 1) == [Fate.ACCEPTED]
     assert accept(database, 1, total_bet="11") == [Fate.CONFLICT]
-    assert corridor.accept(database, [event(2), event(2, total_win="1")], NOW) == [Fate.ACCEPTED, Fate.CONFLICT]
+    assert acceptance.accept(database, [event(2), event(2, total_win="1")], NOW) == [Fate.ACCEPTED, Fate.CONFLICT]
     assert [one.body for one in rows(database)] == [event(1).body, event(2).body]
 
 
@@ -110,12 +112,12 @@ def test_amounts_that_are_equal_are_the_same_content_however_they_are_written(da
 
 
 def test_one_key_at_two_operators_makes_two_deliveries(database: Database) -> None:
-    assert corridor.accept(database, [event(1), event(1, operator="bolt")], NOW) == [Fate.ACCEPTED] * 2
+    assert acceptance.accept(database, [event(1), event(1, operator="bolt")], NOW) == [Fate.ACCEPTED] * 2
     assert {(one.operator, one.key) for one in rows(database)} == {("acme", "1"), ("bolt", "1")}
 
 
 def test_one_key_under_two_types_makes_two_deliveries(database: Database) -> None:
-    assert corridor.accept(database, [event(1), event(1)._replace(type="other")], NOW) == [Fate.ACCEPTED] * 2
+    assert acceptance.accept(database, [event(1), event(1)._replace(type="other")], NOW) == [Fate.ACCEPTED] * 2
 
 
 def test_a_batch_that_cannot_be_written_leaves_nothing_behind(database: Database) -> None:
@@ -126,7 +128,7 @@ def test_a_batch_that_cannot_be_written_leaves_nothing_behind(database: Database
 
 
 def test_an_empty_batch_is_accepted(database: Database) -> None:
-    assert corridor.accept(database, [], NOW) == []
+    assert acceptance.accept(database, [], NOW) == []
 
 
 def test_a_batch_of_thousands_with_some_known_ones_is_accepted(database: Database) -> None:
@@ -141,10 +143,10 @@ def test_a_batch_of_thousands_with_some_known_ones_is_accepted(database: Databas
 
 def test_the_survey_tells_when_each_operators_earliest_delivery_is_due(database: Database) -> None:
     assert corridor.survey(database).earliest == {}
-    corridor.accept(database, [event(1), event(1, operator="coin")], NOW + 5)
-    corridor.accept(database, [event(2), event(2, operator="bolt")], NOW + 3)
+    acceptance.accept(database, [event(1), event(1, operator="coin")], NOW + 5)
+    acceptance.accept(database, [event(2), event(2, operator="bolt")], NOW + 3)
     stranger = event(1)._replace(operator="nobody")
-    corridor.accept(database, [stranger], NOW + 9)
+    acceptance.accept(database, [stranger], NOW + 9)
     assert corridor.survey(database).earliest == {"acme": NOW + 3, "bolt": NOW + 3, "coin": NOW + 5, "nobody": NOW + 9}
 
 
@@ -160,7 +162,7 @@ def test_the_survey_counts_only_what_waits(database: Database) -> None:
 
 
 def test_a_claim_gives_the_whole_delivery(database: Database) -> None:
-    corridor.accept(database, [event(1)._replace(bearer="LOCKED")], NOW)
+    acceptance.accept(database, [event(1)._replace(bearer="LOCKED")], NOW)
     (claim,) = take(database, NOW + 5)
     kept = row(database)
     assert claim[:7] == (kept.id, "acme", "notice", "1", "player-1", event(1).body, "LOCKED")
@@ -186,7 +188,7 @@ def test_no_more_is_claimed_than_was_asked_for_and_the_earliest_first(database: 
 
 def test_each_operator_gets_its_own_share(database: Database) -> None:
     events = [event(key, operator=name) for name in ("acme", "bolt", "coin") for key in range(5)]
-    corridor.accept(database, events, NOW)
+    acceptance.accept(database, events, NOW)
     claimed = corridor.turn(database, [], {"acme": 2, "coin": 4, "nobody": 3}, NOW).claimed
     assert [(claim.operator, claim.key) for claim in claimed] == [
         *(("acme", key) for key in "01"),
@@ -504,7 +506,7 @@ def test_whatever_code_and_words_an_operator_uses_the_attempt_is_settled(databas
 
 def test_a_thousand_deliveries_are_claimed_and_settled_each_with_its_own_result(database: Database) -> None:
     names = ("acme", "bolt", "coin")
-    corridor.accept(database, [event(key, operator=names[key % 3]) for key in range(1000)], NOW)
+    acceptance.accept(database, [event(key, operator=names[key % 3]) for key in range(1000)], NOW)
     claims = corridor.turn(database, [], dict.fromkeys(names, 1000), NOW).claimed
     assert len({(claim.operator, claim.key) for claim in claims}) == 1000
     done = [settled(claim, NOW + int(claim.key), 200 if int(claim.key) % 2 else 500) for claim in claims]
@@ -699,7 +701,7 @@ class Corridor(RuleBasedStateMachine):
     )
     def events_are_handed_in(self, batch: list[tuple[str, str, str]]) -> None:
         events = [event(key, operator=operator, total_bet=bet) for operator, key, bet in batch]
-        assert corridor.accept(self.database, events, self.now) == [self._fate(one) for one in events]
+        assert acceptance.accept(self.database, events, self.now) == [self._fate(one) for one in events]
 
     def _fate(self, one: Event) -> Fate:
         known = self.models.get((one.operator, one.key))
@@ -842,10 +844,24 @@ def on_the_server(postgresql: PostgreSQL) -> None:
     CorridorOnPostgreSQL.server = postgresql
 
 
+class LongCorridor(Corridor):
+    """As many ways through it as it takes to come by what is seldom."""
+
+
+class LongCorridorOnPostgreSQL(CorridorOnPostgreSQL):
+    """More than the ordinary run has time for by a server."""
+
+
 Corridor.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, database=None)
 TestCorridor = Corridor.TestCase
-CorridorOnPostgreSQL.TestCase.settings = settings(Corridor.TestCase.settings, max_examples=10)
+LongCorridor.TestCase.settings = settings(Corridor.TestCase.settings, max_examples=150)
+TestLongCorridor = pytest.mark.slow(LongCorridor.TestCase)
+CorridorOnPostgreSQL.TestCase.settings = settings(Corridor.TestCase.settings, max_examples=6)
 TestCorridorOnPostgreSQL = pytest.mark.usefixtures("on_the_server")(CorridorOnPostgreSQL.TestCase)
+LongCorridorOnPostgreSQL.TestCase.settings = settings(Corridor.TestCase.settings, max_examples=60)
+TestLongCorridorOnPostgreSQL = pytest.mark.slow(
+    pytest.mark.usefixtures("on_the_server")(LongCorridorOnPostgreSQL.TestCase)
+)
 
 
 @pytest.mark.sqlite_only

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.policy import Delays, Outcome, Reason, Rule, Verb, judge, read_answer
+from dispatcher.ground.policy import Outcome, Reason, Rule, Verb, judge, read_answer
+from dispatcher.ground.schedule import Delays
 from tests.ground import NOW, acme_with, claim, config_with, faults_of
 
 CODE = Rule(field=("code",), values=("0000",))
@@ -118,6 +119,28 @@ def test_no_body_breaks_the_judge(body: Any) -> None:
     verdict = judge(claim(attempt=1), answer(body), Delays(), CODE)
     yes = isinstance(body, dict) and body.get("code") == "0000"
     assert (verdict.verb is Verb.DELIVER) == yes
+
+
+def test_of_an_operators_code_and_words_the_beginning_is_kept() -> None:
+    said = read_answer(answer({"code": "7" * 65, "msg": "y" * 1025}), CODE)
+    assert (said.code, said.words) == ("7" * 64, "y" * 1024)
+
+
+def test_an_operators_words_are_those_of_the_first_name_that_says_something() -> None:
+    said = {"desc": "", "message": "busy", "error": "E7"}
+    assert read_answer(answer(said), CODE).words == "busy"
+    assert read_answer(answer({"code": "0000"}), CODE).words is None
+
+
+def test_what_is_no_text_and_no_number_is_no_code() -> None:
+    assert read_answer(answer({"code": ["0000"]}), CODE).code is None
+    assert read_answer(answer({"code": True}), CODE).code == "True"
+
+
+@pytest.mark.parametrize("path", [("data", "code"), ("code",)])
+def test_coercion_takes_nothing_for_what_is_not_there(path: tuple[str, ...]) -> None:
+    rule = Rule(field=path, values=("None",), coerce=True)
+    assert failure(rule, {"data": 7}) is Reason.BODY_FIELD
 
 
 def test_a_number_is_kept_as_the_operator_wrote_it() -> None:

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, func, select, text
 
-from dispatcher.clock import HOUR
-from dispatcher.errors import StoreUnavailable
-from dispatcher.policy import Outcome, Reason, Verb, Verdict
+from dispatcher.ground.clock import HOUR
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.policy import Outcome, Reason, Verb, Verdict
 from dispatcher.store import corridor, feed
 from dispatcher.store.corridor import Settlement
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.feed import KEPT, LAPSE, Follower
 from dispatcher.store.schema import feed as told
 from dispatcher.store.schema import tails
+from tests import nursery
 from tests.ground import NOW
 from tests.story import Story, orders, until
 from tests.workshop import accept, failed, settle, settled, take
@@ -200,8 +201,8 @@ def test_the_command_shows_what_a_daemon_does_as_lines_and_as_json(tmp_path: Pat
         line = [*story.line("tail", "--json", "--uid", "player-1", "--limit", "4", "--for", "60s")]
         failed_only = story.line("tail", "--failed", "--limit", "1", "--for", "60s", "--operator", "acme")
         with (
-            subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tail,
-            subprocess.Popen(failed_only, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as short,
+            nursery.start(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tail,
+            nursery.start(failed_only, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as short,
         ):
             until(lambda: story.query("SELECT count(*) FROM tails") == [(2,)])
             with story.running():
@@ -227,7 +228,7 @@ def test_the_command_shows_what_a_daemon_does_as_lines_and_as_json(tmp_path: Pat
 def test_whoever_ends_it_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     with Story(tmp_path) as story:
         story.enqueue(orders(1))
-        with subprocess.Popen(story.line("tail"), stderr=subprocess.PIPE, text=True) as tail:
+        with nursery.start(story.line("tail"), stderr=subprocess.PIPE, text=True) as tail:
             until(lambda: story.query("SELECT count(*) FROM tails") == [(1,)])
             tail.send_signal(number)
             assert tail.wait(60) == 0

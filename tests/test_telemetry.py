@@ -12,12 +12,13 @@ import pytest
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from dispatcher.clock import MINUTE, SECOND
-from dispatcher.policy import Delays, Outcome, Reason, Rule, judge
+from dispatcher.ground.clock import MINUTE, SECOND
+from dispatcher.ground.policy import Outcome, Reason, Rule, judge
+from dispatcher.ground.schedule import Delays
 from dispatcher.seal import Seal
-from dispatcher.store import corridor
+from dispatcher.store import acceptance
 from dispatcher.store.corridor import Adopted
-from dispatcher.telemetry import Log, attempt_line, configure_logs
+from dispatcher.telemetry import attempt_line, configure_logs
 from tests.ground import IV, KEY, NOW, claim, outcome
 from tests.workshop import Bench, configuration, event, settled, take
 
@@ -52,11 +53,6 @@ SECRETS = {
     "the win": WIN,
     "the net win": NET,
 }
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +137,7 @@ async def test_every_attempt_has_exactly_one_line(tmp_path: Path) -> None:
 
 async def test_a_late_attempt_has_its_line_too(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path)) as at:
-        corridor.accept(at.database, [event(1)], NOW)
+        acceptance.accept(at.database, [event(1)], NOW)
         (first,) = take(at.database)
         await at.dispatch.rescue(NOW)
         await at.dispatch._turn([settled(first, NOW)], [])
@@ -151,7 +147,7 @@ async def test_a_late_attempt_has_its_line_too(tmp_path: Path) -> None:
 # The way to stderr.
 
 
-async def told(log: Log, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+async def told(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     await asyncio.sleep(0)
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
@@ -161,7 +157,7 @@ async def test_json_logs_are_one_object_a_line_with_level_and_time(capsys: pytes
     for number in range(3):
         log.info("attempt", n=number, business="Spin投入", text="two\nlines")
     log.debug("attempt", n=9)
-    lines = await told(log, capsys)
+    lines = await told(capsys)
     assert [line["n"] for line in lines] == [0, 1, 2]
     assert set(lines[0]) == {"n", "business", "text", "event", "level", "timestamp"}
     assert (lines[0]["level"], lines[0]["business"], lines[0]["text"]) == ("info", "Spin投入", "two\nlines")
@@ -180,7 +176,7 @@ async def test_a_log_is_silent_below_its_level(capsys: pytest.CaptureFixture[str
     log.info("two")
     log.warning("three")
     log.error("four")
-    assert len(await told(log, capsys)) == expected
+    assert len(await told(capsys)) == expected
 
 
 def test_the_console_shows_the_same_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +227,7 @@ async def test_no_log_shows_a_secret_whatever_happens(
         side_effect=[echo, httpx.ConnectError, httpx.ReadTimeout, ValueError("another bug"), httpx.Response(200)]
     )
     async with at:
-        corridor.accept(at.database, [secret_event()], NOW)
+        acceptance.accept(at.database, [secret_event()], NOW)
         for _ in range(4):
             await at.look()
             at.clock.move(MINUTE)
@@ -259,7 +255,7 @@ def _broken(_seal: Seal, plaintext: bytes) -> bytes:
 
 async def test_nothing_we_hold_shows_a_secret_when_it_is_printed(tmp_path: Path) -> None:
     async with Bench(configuration(tmp_path)) as at:
-        corridor.accept(at.database, [secret_event()], NOW)
+        acceptance.accept(at.database, [secret_event()], NOW)
         lane = at.dispatch.lanes["acme"]
         for thing in (at.config, at.config.operators, lane, lane.operator, lane.seal, at.daemon, at.dispatch):
             assert leaked(f"{thing!r} {thing}") == [], type(thing)
@@ -285,7 +281,7 @@ async def test_an_error_of_the_store_shows_neither_token_nor_amounts_in_its_trac
                 "CREATE TRIGGER full BEFORE INSERT ON deliveries BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
             )
         with pytest.raises(IntegrityError) as error:
-            corridor.accept(at.database, [secret_event()], NOW)
+            acceptance.accept(at.database, [secret_event()], NOW)
         shown = "".join(traceback.format_exception(error.value))
         assert "the disk is full" in shown
         assert leaked(shown) == []

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from dispatcher.accept import parse_event
-from dispatcher.clock import DAY, HOUR, MINUTE, SECOND, to_datetime
-from dispatcher.errors import ConfigError, EventError, Fault
-from dispatcher.operator import Auth, Operator, Terms
-from dispatcher.policy import Delays, Interval, Rule
-from tests.ground import NOW, acme_with, config_with, faults_of, line, lock, notice, settle_event
+from dispatcher.ground.clock import DAY, HOUR, MINUTE, SECOND, to_datetime
+from dispatcher.ground.errors import ConfigError, EventError, Fault
+from dispatcher.ground.operator import Auth, Operator, Terms
+from dispatcher.ground.policy import Rule
+from dispatcher.ground.schedule import Delays, Interval
+from tests.ground import NOW, acme_with, config_with, faults_of, line, lock, notice, parse_event, settle_event
 from tests.test_settle import CALLBACK, NO, NOTICE, YES, Payouts, settings
 from tests.workshop import opened
 
@@ -26,11 +26,6 @@ REFUSED = httpx.Response(500)
 
 SPIN_DELAYS, HOURS_OF_MINUTES = Delays(), Interval(MINUTE, 3 * HOUR)
 CODE = Rule(field=("code",), values=("0000",))
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def acme(*lines: str) -> Operator:

@@ -16,11 +16,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from dispatcher import tls as tls_room
-from dispatcher.clock import SECOND
-from dispatcher.errors import Unfit
-from dispatcher.operator import Tls
-from dispatcher.policy import Reason
-from dispatcher.secret import Secret
+from dispatcher.ground.clock import SECOND
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.operator import Tls
+from dispatcher.ground.policy import Reason
+from dispatcher.ground.secret import Secret
 from dispatcher.tls import tls_context
 from dispatcher.wire import reach
 from dispatcher.wire.connection import Connection, Traffic

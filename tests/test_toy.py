@@ -7,25 +7,20 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from dispatcher.accept import parse_event
-from dispatcher.clock import SECOND
 from dispatcher.config import load_config
-from dispatcher.errors import EventError
-from dispatcher.policy import Delays, Rule
+from dispatcher.ground.clock import SECOND
+from dispatcher.ground.errors import EventError
+from dispatcher.ground.policy import Rule
+from dispatcher.ground.schedule import Delays
 from dispatcher.protocols import PROTOCOLS, SPOKEN
-from dispatcher.store import corridor
+from dispatcher.store import acceptance
 from tests import toy
-from tests.ground import NOW, faults_of, lock, notice
+from tests.ground import NOW, faults_of, lock, notice, parse_event
 from tests.workshop import Bench, configuration
 
 pytestmark = pytest.mark.anyio
 
 WIN = {"operator": "acme", "type": "jackpot", "win_id": "w1", "player": "p1", "pot": "1000.50"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +66,7 @@ async def test_it_is_delivered_by_its_own_rules_beside_the_others(tmp_path: Path
         route.mock(side_effect=[httpx.Response(200, json={"ok": False}), httpx.Response(200, json={"ok": True})])
         at.acme.mock(return_value=httpx.Response(200))
         events = [read(tmp_path, WIN), read(tmp_path, notice())]
-        corridor.accept(at.database, events, NOW)
+        acceptance.accept(at.database, events, NOW)
         await at.look()
         assert at.row("w1").status == "pending"
         await at.after(10 * SECOND)
@@ -87,5 +82,5 @@ async def test_its_amount_stands_in_the_log(tmp_path: Path) -> None:
 
     async with Bench(configured(tmp_path)) as at:
         at.router.post("https://acme.example/api/jackpot").mock(return_value=httpx.Response(500))
-        corridor.accept(at.database, [read(tmp_path, WIN)], NOW)
+        acceptance.accept(at.database, [read(tmp_path, WIN)], NOW)
         assert as_json(at.row("w1"))["pot"] == "1000.50"

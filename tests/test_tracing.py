@@ -20,9 +20,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from dispatcher import tracing
-from dispatcher.apikey import Scope
-from dispatcher.clock import MINUTE, SECOND
 from dispatcher.config.web import Web
+from dispatcher.ground.apikey import Scope
+from dispatcher.ground.clock import MINUTE, SECOND
 from dispatcher.store.engine import Database
 from dispatcher.tracing import Traces
 from tests.canaries import canary
@@ -35,11 +35,6 @@ pytestmark = pytest.mark.anyio
 OK = httpx.Response(200)
 TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-(0[01])")
 CALLER = f"00-{'ab' * 16}-{'cd' * 8}-01"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -87,6 +82,8 @@ async def test_acceptance_and_attempts_are_one_trace_though_nothing_of_it_is_sto
         assert (attempt.parent.trace_id, attempt.parent.span_id) == ids(root)
         assert ids(attempt)[0] == ids(root)[0]
         assert (told(attempt)["dispatcher.attempt"], told(attempt)["dispatcher.result"]) == (n, result)
+        about = {name: told(attempt)[f"dispatcher.{name}"] for name in ("operator", "type", "key")}
+        assert about == {"operator": "acme", "type": "notice", "key": "1"}
     assert (told(first)["http.response.status_code"], told(first)["error.type"]) == (500, "http_status")
     assert not first.status.is_ok
     assert second.status.is_ok
@@ -197,7 +194,7 @@ def test_traces_that_can_not_be_had_are_a_fault_of_the_configuration(monkeypatch
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
     assert "OTEL_TRACES_EXPORTER" in str(faults_of(on)["telemetry.traces"])
     monkeypatch.setattr(tracing, "_NEEDED", ("opentelemetry_that_is_not_there.sdk",))
-    assert "pip install 'dispatcher[otel]'" in str(faults_of(on)["telemetry.traces"])
+    assert "pip install -e '.[otel]'" in str(faults_of(on)["telemetry.traces"])
     assert faults_of(ACME) == {}
 
 
@@ -264,7 +261,7 @@ def test_a_collector_gets_one_trace_from_three_processes(tmp_path: Path, monkeyp
         assert len(collector.spans) == 2
         with story.running() as daemon:
             until(lambda: story.all_are("delivered"), told=daemon.text)
-            with httpx.Client(base_url=daemon.web, headers=story.key("enqueue"), trust_env=False) as client:
+            with httpx.Client(base_url=daemon.web, headers=story.key("enqueue"), trust_env=False, timeout=60) as client:
                 assert client.post("/v1/events", json=notice(order_no="7")).status_code == 202
             until(lambda: story.all_are("delivered"), told=daemon.text)
     assert sorted(span.name for span in collector.spans) == ["accept notice"] * 3 + ["attempt notice"] * 3

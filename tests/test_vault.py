@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.errors import ConfigError, DispatcherError, Unfit
+from dispatcher.ground.errors import ConfigError, DispatcherError, Unfit
 from dispatcher.seal import vault as room
 from dispatcher.seal.vault import MasterKey, Vault, VaultError, read_or_make_key_file, too_open, write_new
 
@@ -152,8 +152,9 @@ def told(vault: Vault, sealed: str, about: str = ABOUT) -> str:
 def test_a_sealed_text_that_was_moved_to_another_row_is_refused() -> None:
     sealed = Vault(KEY).lock(SECRET, ABOUT)
     for elsewhere in ("operators/brook/token", "", ABOUT + " ", ABOUT.upper()):
-        assert (
-            told(Vault(KEY), sealed, elsewhere) == "it was changed since it was sealed, or was sealed for another place"
+        assert told(Vault(KEY), sealed, elsewhere) == (
+            "it was changed since it was sealed, or was sealed for another place;"
+            " put back what stood there, or set it anew"
         )
 
 
@@ -179,8 +180,8 @@ def test_a_sealed_text_has_one_spelling(size: int) -> None:
 def test_a_sealed_text_under_a_key_that_is_not_given_names_the_key_and_where_to_give_it() -> None:
     sealed = Vault(KEY).lock(SECRET, ABOUT)
     assert told(Vault(OTHER), sealed) == (
-        f"it is sealed under master key {KEY.key_id}, which is not given"
-        " (secrets.master_key or secrets.former_master_key)"
+        f"it is sealed under master key {KEY.key_id}, which is not given;"
+        " give it as secrets.master_key or secrets.former_master_key"
     )
 
 
@@ -199,7 +200,7 @@ def test_a_sealed_text_that_claims_another_key_than_its_own_is_refused() -> None
 )
 def test_what_is_no_sealed_text_is_refused_and_not_shown(text: str) -> None:
     said = told(Vault(KEY), text)
-    assert said == "it is no sealed text, or was cut off"
+    assert said == "it is no sealed text, or was cut off; put back what stood there, or set it anew"
 
 
 @given(st.text(max_size=80) | st.from_regex(r"[0-9a-f]{8}\.[A-Za-z0-9_-]{0,60}", fullmatch=True))
@@ -339,7 +340,9 @@ def test_a_key_file_that_cannot_be_made_is_refused_with_the_systems_reason(tmp_p
     assert "can't be made (No such file or directory)" in refused(tmp_path / "nowhere" / "master.key", make=True)
 
 
-@pytest.mark.parametrize(("mode", "open_"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+@pytest.mark.parametrize(
+    ("mode", "open_"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o601, True)]
+)
 def test_a_key_file_that_others_can_read_is_told(file: Path, mode: int, open_: bool) -> None:
     file.write_text(RAW.hex())
     file.chmod(mode)
@@ -350,7 +353,7 @@ def test_processes_that_start_at_once_end_with_one_key(file: Path) -> None:
     start = threading.Barrier(16)
 
     def begin(_: int) -> str:
-        start.wait(20)
+        start.wait(60)
         return read_or_make_key_file(file, make=True).reveal()
 
     with ThreadPoolExecutor(16) as pool:

@@ -28,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.cli import main
-from dispatcher.crypto import CipherName, CryptoReading, IvEncoding, IvMode, KeyEncoding, Output, Padding
+from dispatcher.ground.crypto import CipherName, CryptoReading, IvEncoding, IvMode, KeyEncoding, Output, Padding
 from dispatcher.verify.advice import LANGUAGES, advise
 from dispatcher.verify.foreign import TEXT_MISTAKES
 from dispatcher.verify.keys import keys
@@ -423,7 +423,7 @@ def test_a_passphrase_is_found_as_openssl_and_crypto_js_derive_it() -> None:
         input=ORDER.encode(),
         capture_output=True,
         check=True,
-        timeout=20,
+        timeout=60,
     )
     assert tried(done.stdout.decode()).mistakes() == [["passphrase"]]
 
@@ -643,7 +643,7 @@ def test_a_file_that_is_no_text_is_wrong_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("iv", [IV, ""])
-def test_on_a_terminal_key_and_iv_are_asked_for_and_never_shown(iv: str, tmp_path: Path) -> None:
+def test_on_a_terminal_key_and_iv_are_asked_for_and_never_shown(iv: str) -> None:
     raw_iv = iv.encode() or bytes(16)
     words = [sys.executable, "-m", "dispatcher", "verify", "--ciphertext", b64(sealed(iv=raw_iv)), "--json"]
     pid, terminal = pty.fork()
@@ -718,6 +718,9 @@ def test_a_sibling_of_an_operators_settings_is_found_and_what_to_write_is_said(c
 def test_what_an_operator_would_be_sent_is_made(config: Path) -> None:
     said = verify("--operator", "acme", "-c", str(config), "--plaintext", ORDER, hidden=("0123456789abcdef", IV))
     assert said.out.index(sealed(key=OWN.key).hex()) < 400
+    assert "The first is as configured" in said.out
+    given = verify("--key", KEY, "--iv", IV, "--plaintext", ORDER)
+    assert "as configured" not in given.out
 
 
 def test_an_operator_that_is_not_configured_is_wrong_use(config: Path) -> None:

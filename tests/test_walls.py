@@ -12,10 +12,8 @@ import dispatcher
 FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "ground",
-        frozenset(
-            {"errors", "clock", "events", "policy", "crypto", "egress", "secret", "settings", "presets", "readers"}
-        )
-        | {"operator", "place", "apikey", "account", "figures", "lang"},
+        frozenset({"errors", "clock", "events", "fields", "money", "schedule", "policy", "crypto", "egress", "secret"})
+        | {"settings", "presets", "readers", "operator", "place", "apikey", "account", "figures", "lang", "ground"},
     ),
     ("doors out", frozenset({"seal", "wire", "store", "telemetry", "tls", "tracing", "supervisor"})),
     ("protocols", frozenset({"protocols"})),
@@ -45,7 +43,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "__init__",
             }
         )
-        | {"explain", "forecast", "stats"},
+        | {"alone", "enrolment", "explain", "forecast", "stats"},
     ),
 )
 # On these floors the rooms may use one another, though never in a circle; on the others never.
@@ -64,7 +62,7 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "msgspec": frozenset({"events", "reconcile"}),
     "opentelemetry": frozenset({"tracing"}),
     "prometheus_client": frozenset({"metrics"}),
-    "orjson": frozenset({"protocols", "telemetry", "store", "cli", "rows", "web", "reconcile"}),
+    "orjson": frozenset({"protocols", "telemetry", "store", "cli", "rows", "web"}),
     "psycopg": frozenset({"store"}),
     "rich": frozenset({"cli", "demo"}),
     "sqlalchemy": frozenset({"store", "outbox"}),
@@ -105,6 +103,12 @@ def called(argument: ast.expr | None) -> str:
     return str(argument.value).rstrip(".") if isinstance(argument, ast.Constant) else COMPUTED
 
 
+def room_of(dotted: str) -> str:
+    """The room that a module of `dispatcher` stands in; those of the ground stand in a folder of its name."""
+    parts = dotted.split(".")
+    return parts[2] if parts[1:2] == ["ground"] and len(parts) > 2 else ".".join(parts[1:2])
+
+
 def front_door_names(sources: Mapping[str, str]) -> frozenset[str]:
     """What `from dispatcher import …` may give beside rooms: the names that the front door itself binds."""
     tree = ast.parse(sources.get("dispatcher/__init__.py", ""))
@@ -125,13 +129,13 @@ def edges(sources: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     for path, text in sorted(sources.items()):
         dotted = path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         is_package = path.endswith("/__init__.py")
-        room = "__init__" if dotted == "dispatcher" else dotted.split(".")[1]
+        room = "__init__" if dotted == "dispatcher" else room_of(dotted)
         for line, name in imported(dotted, is_package, ast.parse(text)):
             top = name.split(".")[0]
             if top == "dispatcher":
-                parts = name.split(".")
-                front = len(parts) == 1 or (parts[1] not in FLOOR and (parts[1] in given or parts[1] == "*"))
-                yield f"{path}:{line}", room, "__init__" if front else parts[1]
+                other = room_of(name)
+                front = name == top or (other not in FLOOR and (other in given or other == "*"))
+                yield f"{path}:{line}", room, "__init__" if front else other
             elif top not in sys.stdlib_module_names:
                 yield f"{path}:{line}", room, f"library:{top}"
 
@@ -182,7 +186,9 @@ def breaches(sources: Mapping[str, str]) -> list[str]:
     """Everything in these sources (path → text) that goes through a wall."""
     found: list[str] = []
     graph: dict[str, set[str]] = {}
-    rooms = {path.split("/")[1].removesuffix(".py") for path in sources}
+    rooms = {
+        room_of(path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")) or "__init__" for path in sources
+    }
     found += [
         f"dispatcher/{room}: the room {room} stands on no floor yet; {TABLE}" for room in sorted(rooms - {*FLOOR})
     ]
@@ -227,9 +233,9 @@ def test_every_room_stands_on_one_floor() -> None:
 @pytest.mark.parametrize(
     ("path", "text", "wrong"),
     [
-        ("policy.py", "from dispatcher.store import claims", "policy (ground) imports store (doors out)"),
-        ("policy.py", "import dispatcher.seal", "policy (ground) imports seal (doors out)"),
-        ("clock.py", "from dispatcher import wire", "clock (ground) imports wire (doors out)"),
+        ("ground/policy.py", "from dispatcher.store import claims", "policy (ground) imports store (doors out)"),
+        ("ground/policy.py", "import dispatcher.seal", "policy (ground) imports seal (doors out)"),
+        ("ground/clock.py", "from dispatcher import wire", "clock (ground) imports wire (doors out)"),
         ("store/rows.py", "from dispatcher.dispatch import Hand", "store (doors out) imports dispatch (workshop)"),
         ("seal.py", "import dispatcher.wire as out", "rooms of the doors out never import one another"),
         ("wire.py", "from dispatcher.telemetry import log", "rooms of the doors out never import one another"),
@@ -242,17 +248,25 @@ def test_every_room_stands_on_one_floor() -> None:
         ("dispatch.py", "from dispatcher.rounds import Rounds", "rooms of the workshop never import one another"),
         ("accept.py", "from dispatcher.cli.common import x", "accept (workshop) imports cli (street side)"),
         ("store/__init__.py", "from .. import enqueue", "store (doors out) imports __init__ (street side)"),
-        ("policy.py", "def f():\n    from dispatcher.app import x", "policy (ground) imports app (street side)"),
+        ("ground/policy.py", "def f():\n    from dispatcher.app import x", "policy (ground) imports app (street side)"),
         (
-            "events.py",
+            "ground/events.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from dispatcher.store import x",
             "events (ground) imports store (doors out)",
         ),
-        ("policy.py", 'import importlib\nimportlib.import_module("dispatcher.wire")', "policy (ground) imports wire"),
-        ("policy.py", "import importlib\nimportlib.import_module(name)", "policy imports a computed name"),
-        ("policy.py", 'from importlib import import_module\nimport_module(f"dispatcher.cli.{n}")', "imports cli"),
-        ("policy.py", '__import__("httpx")', "policy imports httpx, which belongs to wire"),
-        ("crypto.py", "from cryptography.hazmat.primitives import padding", "crypto imports cryptography"),
+        (
+            "ground/policy.py",
+            'import importlib\nimportlib.import_module("dispatcher.wire")',
+            "policy (ground) imports wire",
+        ),
+        ("ground/policy.py", "import importlib\nimportlib.import_module(name)", "policy imports a computed name"),
+        (
+            "ground/policy.py",
+            'from importlib import import_module\nimport_module(f"dispatcher.cli.{n}")',
+            "imports cli",
+        ),
+        ("ground/policy.py", '__import__("httpx")', "policy imports httpx, which belongs to wire"),
+        ("ground/crypto.py", "from cryptography.hazmat.primitives import padding", "crypto imports cryptography"),
         ("dispatch.py", "import httpx", "dispatch imports httpx, which belongs to wire"),
         ("store/rows.py", "import httpx", "store imports httpx, which belongs to wire"),
         ("rounds.py", "from sqlalchemy import select", "rounds imports sqlalchemy, which belongs to outbox and store"),
@@ -263,9 +277,13 @@ def test_every_room_stands_on_one_floor() -> None:
         ("wire.py", "import h11", "wire imports h11, which belongs to receiver"),
         ("app.py", "import uvicorn", "app imports uvicorn, which belongs to web"),
         ("receiver.py", "import starlette.routing", "receiver imports starlette, which belongs to console and web"),
-        ("events.py", "import orjson", "events imports orjson, which belongs to cli and protocols and "),
+        ("ground/events.py", "import orjson", "events imports orjson, which belongs to cli and protocols and "),
         ("web.py", "import uvloop", "web imports uvloop, which belongs to app and cli"),
-        ("policy.py", "x = 1\ndef f():\n    import httpx", "dispatcher/policy.py:3: policy imports httpx"),
+        (
+            "ground/policy.py",
+            "x = 1\ndef f():\n    import httpx",
+            "dispatcher/ground/policy.py:3: policy imports httpx",
+        ),
     ],
 )
 def test_a_deliberate_breach_is_refused(path: str, text: str, wrong: str) -> None:
@@ -277,8 +295,8 @@ def test_a_deliberate_breach_is_refused(path: str, text: str, wrong: str) -> Non
     [
         ("manager.py", ""),
         ("services/thing.py", "import json"),
-        ("policy.py", "from dispatcher.manager import x"),
-        ("policy.py", "from dispatcher import manager"),
+        ("ground/policy.py", "from dispatcher.manager import x"),
+        ("ground/policy.py", "from dispatcher import manager"),
         ("cli/__init__.py", "import requests"),
         ("seal.py", "import Crypto.Cipher.AES"),
     ],
@@ -302,8 +320,11 @@ def test_a_circle_of_neighbours_is_refused() -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("policy.py", "from dispatcher.clock import MINUTE\nimport json, asyncio.tasks"),
-        ("store/rows.py", "from dispatcher.store.schema import t\nfrom . import schema\nfrom ..policy import Claim"),
+        ("ground/policy.py", "from dispatcher.ground.clock import MINUTE\nimport json, asyncio.tasks"),
+        (
+            "store/rows.py",
+            "from dispatcher.store.schema import t\nfrom . import schema\nfrom ..ground.policy import Claim",
+        ),
         ("store/rows.py", "from sqlalchemy import select\nimport orjson\nimport sqlite3"),
         ("protocols/notice.py", "from dispatcher.protocols.base import Letter\nfrom .base import x\nimport orjson"),
         ("dispatch.py", "from dispatcher import seal, wire\nfrom dispatcher.protocols import PROTOCOLS"),

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from dispatcher.apikey import Scope
 from dispatcher.cli import main
 from dispatcher.config.web import Web
+from dispatcher.ground.apikey import Scope
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import Noted, digest
 from dispatcher.web import bind, server, serving
@@ -27,11 +27,6 @@ from tests.stores import PostgreSQL
 from tests.story import ServerStory, Story, until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 # The table [web].
@@ -135,7 +130,7 @@ async def test_connections_are_counted(database: Database, monkeypatch: pytest.M
 
 
 async def test_no_header_tells_what_serves(database: Database) -> None:
-    async with listening(database, Web(None)) as (at, url), httpx.AsyncClient(trust_env=False) as client:
+    async with listening(database, Web(None)) as (at, url), httpx.AsyncClient(trust_env=False, timeout=60) as client:
         answer = await client.get(f"{url}/v1/deliveries", headers=at.key(Scope.READ))
     assert answer.status_code == 200
     assert set(answer.headers) == {"content-type", "content-length", "date", "x-request-id"}
@@ -146,7 +141,7 @@ async def test_no_header_tells_what_serves(database: Database) -> None:
 )
 async def test_a_proxy_is_believed_where_it_is_named(database: Database, proxies: tuple[str, ...], client: str) -> None:
     web = Web(None, proxies=tuple(ip_network(one) for one in proxies))
-    async with listening(database, web) as (at, url), httpx.AsyncClient(trust_env=False) as caller:
+    async with listening(database, web) as (at, url), httpx.AsyncClient(trust_env=False, timeout=60) as caller:
         await caller.get(f"{url}/v1/deliveries", headers={"x-forwarded-for": "9.9.9.9"} | at.key(Scope.READ))
         assert [one["client"] for one in at.told("request")] == [client]
 
@@ -174,7 +169,7 @@ def test_what_was_answered_with_202_over_tls_survives_a_kill_at_that_moment(stor
         with pytest.raises(httpx.RemoteProtocolError):
             daemon.get("/healthz")
         trusting = ssl.create_default_context(cafile=str(authority.trusted))
-        with httpx.Client(verify=trusting, base_url=told["web"], trust_env=False) as client:
+        with httpx.Client(verify=trusting, base_url=told["web"], trust_env=False, timeout=60) as client:
             answer = client.post("/v1/events", headers=key, json=notice(total_bet="1.5"))
             daemon.process.kill()
         daemon.ended()
@@ -194,7 +189,7 @@ def deliver_through_the_web_alone(story: Story) -> None:
             with story.running():
                 story.add_operator("bolt")
                 assert story.call("operators", "apply").status == 0
-                with httpx.Client(base_url=web.web, headers=key, trust_env=False) as client:
+                with httpx.Client(base_url=web.web, headers=key, trust_env=False, timeout=60) as client:
                     one = client.post("/v1/events", json=notice())
                     assert one.status_code == 202
                     path = f"/v1/deliveries/{one.json()['id']}"
@@ -241,7 +236,10 @@ def test_the_web_alone_refuses_where_there_is_no_store_or_nowhere_to_listen(stor
 
 
 async def test_the_log_says_whose_request_was_which_and_never_the_key(database: Database) -> None:
-    async with listening(database, Web(None)) as (at, url), httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with (
+        listening(database, Web(None)) as (at, url),
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client,
+    ):
         key = at.key(Scope.ENQUEUE, operator="acme", name="game-server")
         await client.post("/v1/events", headers={**key, **JSON, "x-request-id": "r-1"}, content=b"{}")
         await client.get("/v1/deliveries", headers={"authorization": "Bearer dk_secret"})

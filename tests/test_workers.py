@@ -5,7 +5,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,21 @@ from sqlalchemy import text
 
 import dispatcher.ear
 from dispatcher.app import Daemon
-from dispatcher.clock import HOUR, MINUTE, SECOND, WallClock
 from dispatcher.dispatch.outage import Outage
 from dispatcher.dispatch.pulse import Pulse
+from dispatcher.dispatch.thread import StoreThread
 from dispatcher.ear import Ear
-from dispatcher.errors import Refused
-from dispatcher.place import Server
-from dispatcher.policy import Reason
-from dispatcher.secret import Secret
-from dispatcher.store import corridor, operators, postgresql, workers
+from dispatcher.ground.clock import HOUR, MINUTE, SECOND, WallClock
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.place import Server
+from dispatcher.ground.policy import Reason
+from dispatcher.ground.secret import Secret
+from dispatcher.store import acceptance, corridor, operators, postgresql, workers
 from dispatcher.store.corridor import Adopted
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.workers import LIMIT, Crew
 from tests.ground import NOW
-from tests.stores import STORES, PostgreSQL, Standby, started
+from tests.stores import STORES, PostgreSQL, Standby, open_folder, started
 from tests.story import ServerStory, orders, until
 from tests.workshop import (
     Bench,
@@ -50,18 +51,7 @@ from tests.workshop import (
 )
 from tests.workshop import until as soon
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def on_the_server(store: str, postgresql: PostgreSQL) -> Iterator[None]:
-    with STORES.on(postgresql):
-        yield
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("on_the_server")]
 
 
 @pytest.fixture
@@ -150,9 +140,7 @@ def test_a_beat_that_finds_a_fault_of_ours_is_told_and_the_next_one_is_made(monk
     class Hand:
         crew: Crew | None = None
         outage = Outage(log, lambda: 0)
-
-        async def on_the_thread(self, work: Callable[..., Any], *words: Any, **more: Any) -> Any:
-            return work(*words, **more)
+        store = StoreThread("store", outage)
 
         def join(self, crew: Crew) -> None:
             self.crew = crew
@@ -264,7 +252,7 @@ class Two:
     async def __aexit__(self, *_: object) -> None:
         for at in self.both:
             at.dispatch.stop()
-        await asyncio.wait(self._working, timeout=10)
+        await asyncio.wait(self._working, timeout=60)
         assert [at.told("stopped") != [] for at in self.both] == [True, True]
         await self._stack.aclose()
 
@@ -314,18 +302,59 @@ async def test_a_host_whose_clock_is_an_hour_off_goes_by_the_databases(
     tmp_path: Path, postgresql: PostgreSQL, ahead: int
 ) -> None:
     """It is the server's that is set wrong here: nobody can tell which of the two it is."""
-    place = Server(Secret(f"{postgresql.url}&options=-csearch_path%3Doff,pg_catalog"), "postgresql://off")
-    door = STORES.open(tmp_path)
-    run(door, "CREATE SCHEMA off")
-    clock = f"SELECT pg_catalog.clock_timestamp() + interval '{ahead} microseconds'"
-    run(door, f"CREATE FUNCTION off.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql AS $${clock}$$")
-    try:
-        path = configuration(tmp_path, retry='{ delays = ["30ms"] }', top=f'[database]\nurl = "{place.url.reveal()}"\n')
+    with set_wrong(tmp_path, postgresql, ahead) as (top, _):
+        path = configuration(tmp_path, retry='{ delays = ["30ms"] }', top=top)
         answers = iter([httpx.Response(500), httpx.Response(200)])
         await _retried_by_two(path, httpx.MockTransport(lambda _: next(answers)), ahead)
+
+
+@contextmanager
+def set_wrong(folder: Path, postgresql: PostgreSQL, ahead: int) -> Iterator[tuple[str, Callable[[int], object]]]:
+    """A database whose server's clock is so far ahead (µs), for a configuration; and what sets that clock anew."""
+    door = STORES.open(folder)
+
+    def set_ahead(by: int) -> None:
+        clock = f"SELECT pg_catalog.clock_timestamp() + interval '{by} microseconds'"
+        made = "CREATE OR REPLACE FUNCTION off.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql"
+        run(door, f"{made} AS $${clock}$$")
+
+    run(door, "CREATE SCHEMA off")
+    set_ahead(ahead)
+    try:
+        yield f'[database]\nurl = "{postgresql.url}&options=-csearch_path%3Doff,pg_catalog"\n', set_ahead
     finally:
         run(door, "DROP SCHEMA off CASCADE")
         door.close()
+
+
+async def test_a_clock_that_jumps_ahead_in_a_pause_takes_nothing_of_the_window_that_begins_after_it(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    """The worker hears of the resume before its next beat, which would have told it of the jump."""
+    with set_wrong(tmp_path, postgresql, 0) as (top, set_ahead):
+        path = configuration(tmp_path, retry='{ every = "60s", for = "3h" }', top=top)
+        at = Bench(path)
+        at.acme.mock(return_value=httpx.Response(500))
+        at.daemon = Daemon(at.config, at.log, transport=at.transport)
+        workers.enter(at.database)
+        clock = at.daemon.clock
+        paused_at = clock.now()
+        operators.pause(at.database, "acme", "ada", None, paused_at)
+        accept(at.database, 1, now=paused_at)
+        await at.look()
+        assert at.sent == 0
+        set_ahead(5 * HOUR)
+        # By another process, which has just read the server's clock.
+        operators.resume(at.database, "acme", "bob", None, clock.now() + 5 * HOUR)
+        await at.look()
+        await at.idle()
+        lane, waiting = at.dispatch.lanes["acme"], at.row()
+        assert (at.sent, waiting.status, lane.closed_since) == (1, "pending", None)
+        ((began,),) = run(at.database, "SELECT anchor_at FROM deliveries")
+        # On the operator's own clock, which stood still in between.
+        assert began >= paused_at
+        assert waiting.due_at == lane.closed_total + began + MINUTE
+        await at.cut_off()
 
 
 async def _retried_by_two(path: Path, transport: httpx.MockTransport, ahead: int) -> None:
@@ -334,10 +363,11 @@ async def _retried_by_two(path: Path, transport: httpx.MockTransport, ahead: int
     tasks = [asyncio.create_task(one.run()) for one in (first, second)]
     await soon(lambda: len([line for line in lines if line["event"] == "running"]) == 2)
     for one in (first, second):
-        one.dispatch.look = lambda: None  # type: ignore[method-assign]  # only the alarm wakes it from now on
+        # Only the alarm wakes it from now on.
+        one.rounds._due, one.dispatch.look = one.dispatch.look, lambda: None  # type: ignore[method-assign]
     began = first.database.clock().now()
     assert abs(began - WallClock().now() - ahead) < MINUTE
-    corridor.accept(first.database, [event(1)], began)
+    acceptance.accept(first.database, [event(1)], began)
     first.database.ring()
     await soon(lambda: len([line for line in lines if line["event"] == "attempt"]) == 2)
     sent = attempts_of(first.database, 1)
@@ -348,7 +378,7 @@ async def _retried_by_two(path: Path, transport: httpx.MockTransport, ahead: int
     assert len(living(first.database)) == 2
     for one in (first, second):
         one.dispatch.stop()
-    await asyncio.wait_for(asyncio.gather(*tasks), 10)
+    await asyncio.wait_for(asyncio.gather(*tasks), 60)
 
 
 # The bell.
@@ -386,7 +416,7 @@ async def test_a_bell_that_is_not_heard_is_told_once_and_listened_for_again(monk
         def deafen(self) -> None:
             tried["deafen"] += 1
 
-    ear = Ear(Mute(), lambda: looks.update(["look"]), log)  # type: ignore[arg-type]  # all that an ear asks of it
+    ear = Ear(Mute(), lambda: looks.update(["look"]), looks.update, log)  # type: ignore[arg-type]  # all that an ear asks of it
     async with ear.listening():
         await soon(lambda: tried["listen"] >= 5)
     assert ([line["event"] for line in lines], tried["deafen"]) == (["polling"], 1)
@@ -452,7 +482,7 @@ def test_what_a_killed_worker_held_is_back_in_play_within_ten_seconds(story: Ser
 def test_a_server_that_is_away_for_longer_than_the_limit_costs_no_attempt(tmp_path: Path) -> None:
     """Whoever comes back first leaves to the others what they hold."""
     events = orders(80)
-    with started(tmp_path) as server, ServerStory(tmp_path, server) as story:
+    with open_folder() as folder, started(folder) as server, ServerStory(tmp_path, server) as story:
         story.set(concurrency=8)
         with story.receiving("--delay", "50ms") as receiver, story.running() as one, story.twin().running() as other:
             both = (one, other)
@@ -475,8 +505,8 @@ def test_a_server_that_is_away_for_longer_than_the_limit_costs_no_attempt(tmp_pa
 
 def test_a_standby_that_takes_over_goes_on_where_the_server_was(tmp_path: Path) -> None:
     events = orders(80)
-    with started(tmp_path) as leader:
-        standby = Standby(tmp_path, leader)
+    with open_folder() as folder, started(folder) as leader:
+        standby = Standby(folder, leader)
         standby.follow()
         try:
             with ServerStory(tmp_path, standby) as story:

@@ -5,10 +5,12 @@ from typing import Any
 
 import orjson
 
-from dispatcher.errors import Fault
-from dispatcher.events import Event, Field, amount, content_digest, decimal_text, identifier
-from dispatcher.operator import Operator
-from dispatcher.policy import Claim
+from dispatcher.ground.errors import Fault
+from dispatcher.ground.events import Event, content_digest
+from dispatcher.ground.fields import Field, identifier
+from dispatcher.ground.money import amount, decimal_text
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import Claim
 from dispatcher.protocols import Protocol
 
 

@@ -18,24 +18,24 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 from sqlalchemy import select
 
-from dispatcher.accept import parse_event
 from dispatcher.app import Daemon
 from dispatcher.config import Config, load_config
-from dispatcher.events import Event
-from dispatcher.operator import Operator
-from dispatcher.policy import Claim, Outcome, Reason, judge
-from dispatcher.store import corridor, ledger
-from dispatcher.store.corridor import Adopted, Fate, Settlement
+from dispatcher.ground.events import Event
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import Claim, Outcome, Reason, judge
+from dispatcher.store import acceptance, corridor, ledger
+from dispatcher.store.acceptance import Fate
+from dispatcher.store.corridor import Adopted, Settlement
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Row
 from dispatcher.store.schema import attempts
 from dispatcher.telemetry import Log
-from tests.ground import IV, KEY, NOW, line, lock, notice, operator
-from tests.stores import STORES, bury, is_used
+from tests.ground import IV, KEY, NOW, line, lock, notice, operator, parse_event
+from tests.stores import STORES, bury, is_used, make
 
 # Rounds of the event loop without anything to do, after which nothing more can come without a timer.
 CALM = 10
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 OPERATORS: Mapping[str, Operator] = {
     name: operator({"url": f"https://{name}.example/Demo/notice"}, name=name) for name in ("acme", "bolt", "coin")
@@ -45,7 +45,7 @@ Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Lets the loop run until the condition holds; fails when it does not within ten seconds."""
+    """Lets the loop run until the condition holds; fails when it does not within a minute."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0.001)
@@ -70,7 +70,7 @@ def event(key: int | str = 1, operator: str = "acme", **changes: Any) -> Event:
 
 
 def accept(database: Database, *keys: int | str, now: int = NOW, **changes: Any) -> list[Fate]:
-    return corridor.accept(database, [event(key, **changes) for key in keys], now)
+    return acceptance.accept(database, [event(key, **changes) for key in keys], now)
 
 
 def take(database: Database, now: int = NOW, most: int = 100, operator: str = "acme") -> list[Claim]:
@@ -225,11 +225,14 @@ class Bench:
 
     async def start(self) -> None:
         """A daemon that has done what every start does with an old file: so does one that is told to stop at once."""
-        if is_used(self.config.database):
-            bury(self.config.database)
+        place = self.config.database
+        if is_used(place):
+            bury(place)
             self.daemon = self.build()
             self.dispatch.stop()
             await self.daemon.run()
+        else:
+            make(place)
         self.daemon = self.build()
         arm = self.dispatch._arm
 
@@ -245,7 +248,7 @@ class Bench:
         for task in attempts:
             task.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
-        self.dispatch._thread.shutdown()
+        self.dispatch.close()
         await self.daemon.close()
 
     async def restart(self) -> None:

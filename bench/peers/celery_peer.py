@@ -1,10 +1,8 @@
 """Celery on Redis, threads, requests: late acknowledgement, so that a lost worker's jobs are not lost at once."""
 
-import threading
-
-import requests
 from celery import Celery, Task
 from job import HEADERS, STORE, TIMEOUT_SECONDS, URL, body, jobs
+from posting import session
 
 app = Celery("callbacks", broker=STORE)
 app.conf.update(
@@ -14,16 +12,6 @@ app.conf.update(
     worker_prefetch_multiplier=4,
     broker_connection_retry_on_startup=True,
 )
-_own = threading.local()
-
-
-def session() -> requests.Session:
-    """One connection for each thread."""
-    if not hasattr(_own, "session"):
-        _own.session = requests.Session()
-        # Without a look for proxies at every request.
-        _own.session.trust_env = False
-    return _own.session
 
 
 @app.task(bind=True, max_retries=3, name="post")

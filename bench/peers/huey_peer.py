@@ -1,22 +1,10 @@
 """huey on SQLite with fsync, threads, requests."""
 
-import threading
-
-import requests
 from huey import SqliteHuey
 from job import HEADERS, STORE, TIMEOUT_SECONDS, URL, body, jobs
+from posting import session
 
 huey = SqliteHuey("callbacks", filename=STORE, fsync=True, results=False)
-_own = threading.local()
-
-
-def session() -> requests.Session:
-    """One connection for each thread."""
-    if not hasattr(_own, "session"):
-        _own.session = requests.Session()
-        # Without a look for proxies at every request.
-        _own.session.trust_env = False
-    return _own.session
 
 
 @huey.task(retries=3, retry_delay=60)

@@ -1,11 +1,16 @@
-"""The first step of a delivery's life: one line of JSON becomes one frozen event, or every fault of it."""
+"""The first step of a delivery's life: one object of JSON becomes one frozen event, or every fault of it.
+
+Its way: `read_event`; with others by `intake` (files, batches over HTTP), by `committer` (whatever comes over HTTP at
+one moment), or by `outbox` within a caller's own transaction; onto the disk by `store.acceptance`.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dispatcher.errors import EventError, Fault, Unfit, choices
-from dispatcher.events import Event, Field, bearer_token, collect_fields, parse_json, shown, unknown, whose_token
-from dispatcher.operator import Auth, Operator, OrderingKey, Terms
+from dispatcher.ground.errors import EventError, Fault, Unfit, choices
+from dispatcher.ground.events import Event, parse_json, whose_token
+from dispatcher.ground.fields import Field, bearer_token, collect_fields, shown, unknown
+from dispatcher.ground.operator import Auth, Operator, OrderingKey, Terms
 from dispatcher.protocols import PROTOCOLS, SPOKEN, Protocol
 
 _ENVELOPE = ("operator", "type")
@@ -16,17 +21,11 @@ _TOKEN_WANTED = Field("token", bearer_token)
 Lock = Callable[[bytes, str], str]
 
 
-def parse_event(line: bytes | str, operators: Mapping[str, Operator], lock: Lock) -> Event:
-    """The event in one line (interface.md, Events), its token locked. Raises EventError with all its faults."""
-    try:
-        raw = parse_json(line)
-    except Unfit as unfit:
-        raise EventError([unfit.at("line")]) from None
-    return read_event(raw, operators, lock)
-
-
 def read_event(raw: dict[str, Any], operators: Mapping[str, Operator], lock: Lock) -> Event:
-    """As `parse_event`, from an object whose numbers are int or Decimal."""
+    """The event in one object of JSON (interface.md, Events), whose numbers are int or Decimal; its token locked.
+
+    Raises EventError with all its faults.
+    """
     faults: list[Fault] = []
     operator = operators.get(_known(raw.pop("operator", None), "operator", operators, faults))
     protocol = PROTOCOLS.get(_known(raw.pop("type", None), "type", PROTOCOLS, faults))

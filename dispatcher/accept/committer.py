@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from dispatcher.clock import Clock
-from dispatcher.errors import DispatcherError
-from dispatcher.events import Event
-from dispatcher.figures import Figures
-from dispatcher.store.corridor import Fate, accept
+from dispatcher.ground.clock import Clock
+from dispatcher.ground.errors import DispatcherError
+from dispatcher.ground.events import Event
+from dispatcher.ground.figures import Figures
+from dispatcher.store.acceptance import Fate, Receipt, accept, accept_told
 from dispatcher.store.engine import Database
-from dispatcher.store.receipts import Receipt, accept_told
 
 # Events in one transaction.
 GROUP = 1_000
@@ -119,16 +118,16 @@ class Committer:
 
     def _write(self, queue: "_Queue[T]", lots: Sequence[_Lot]) -> "list[list[T] | Exception]":
         """What each lot is to be told. One that the store can't hold takes no other down with it."""
-        started = time.perf_counter_ns()
+        started, events = time.perf_counter_ns(), [event for lot in lots for event in lot.events]
         try:
-            found = queue.write(self._database, [event for lot in lots for event in lot.events], self._clock.now())
+            found = queue.write(self._database, events, self._clock.now())
         except DispatcherError as error:
             return [error] * len(lots)
         except Exception as error:
             return [error] if len(lots) == 1 else [self._write(queue, [lot])[0] for lot in lots]
         self._figures.commits.add((time.perf_counter_ns() - started) // 1_000)
         # A lost ring loses nothing; rung after the commit, since nobody is to look for what is not there.
-        self._database.ring()
+        self._database.ring({event.operator for event in events})
         rest = iter(found)
         return [[next(rest) for _ in lot.events] for lot in lots]
 

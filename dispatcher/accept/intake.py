@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 from dispatcher.accept import Lock, read_event
-from dispatcher.clock import Clock
-from dispatcher.errors import EventError, Unfit
-from dispatcher.events import MAX_EVENT_BYTES, Event, parse_json
-from dispatcher.operator import Operator
-from dispatcher.store.corridor import Fate, accept
+from dispatcher.ground.clock import Clock
+from dispatcher.ground.errors import EventError, Unfit
+from dispatcher.ground.events import MAX_EVENT_BYTES, Event, parse_json
+from dispatcher.ground.operator import Operator
+from dispatcher.store.acceptance import Fate, accept
 from dispatcher.store.engine import Database
 from dispatcher.tracing import Traces
 
@@ -115,10 +115,11 @@ class Intake:
     def read(self, name: str, file: IO[bytes], advance: Callable[[int], None]) -> None:
         """All of a file. A slow producer's events are accepted as they come, not when a batch is full."""
         for number, line, more in split_lines(file, advance):
+            where = Line(name, number)
             if line is None:
-                self._sieve.refuse(Line(name, number), TOO_LONG)
-            elif line.strip() and (event := self._sieve.read(Line(name, number), line)):
-                self._batch.append((Line(name, number), event))
+                self._sieve.refuse(where, TOO_LONG)
+            elif line.strip() and (event := self._sieve.read(where, line)):
+                self._batch.append((where, event))
             if len(self._batch) >= BATCH or not more:
                 self._flush()
             if not more:
@@ -136,7 +137,7 @@ class Intake:
 
     def _write(self, events: Sequence[Event]) -> list[Fate]:
         fates = accept(self._database, events, self._clock.now())
-        self._database.ring()
+        self._database.ring({event.operator for event in events})
         return fates
 
     def _wait(self) -> None:

@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 from dispatcher.certify import text
 from dispatcher.certify.orders import TEXTS
 from dispatcher.certify.text import Text
-from dispatcher.clock import WallClock
-from dispatcher.egress import Network
-from dispatcher.errors import Refused
-from dispatcher.operator import Operator
+from dispatcher.ground.clock import WallClock
+from dispatcher.ground.egress import Network
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.operator import Operator
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.tls import tls_context
 from dispatcher.wire import Headers, LookingTransport, Request, Resolver, Wire

@@ -10,10 +10,15 @@ from dispatcher.certify.text import Text
 
 
 class Result(StrEnum):
-    """What a check came to; NOT_SEEN where the answers are right and don't show what is behind them."""
+    """What a check came to.
+
+    NOT_SEEN: the answers are right and don't show what is behind them, or it needs another check that failed.
+    NOT_APPLICABLE: the operator's settings have nothing that it could spoil.
+    """
 
     PASS = "pass"
     NOT_SEEN = "not_seen"
+    NOT_APPLICABLE = "not_applicable"
     WARNING = "warning"
     FAIL = "fail"
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dispatcher.certify.check import Flaw
-from dispatcher.clock import MILLISECOND, SECOND
-from dispatcher.dispatch.attempt import Attempts, form_of
+from dispatcher.dispatch.attempt import Attempts
 from dispatcher.dispatch.lane import Lane
-from dispatcher.egress import Network
-from dispatcher.operator import Auth, Operator, Signing
-from dispatcher.policy import Claim, Outcome
+from dispatcher.ground.clock import MILLISECOND, SECOND
+from dispatcher.ground.egress import Network
+from dispatcher.ground.operator import Auth, Operator, Signing
+from dispatcher.ground.policy import Claim, Outcome
+from dispatcher.ground.secret import Secret
 from dispatcher.seal import Seal
-from dispatcher.secret import Secret
 from dispatcher.tls import tls_context
 from dispatcher.wire import Grant, PinnedTransport, Resolver, SlowTransport, Wire
 
@@ -138,7 +138,7 @@ class Sender:
     def _lane(self, flaw: Flaw, other: Claim) -> Lane:
         transport = self._slow if flaw is Flaw.SLOW else self._transport
         lane = Lane(self._misled(flaw), self._seal, transport, self._grant)
-        form = form_of(lane, self._kind)
+        form = lane.form(self._kind)
         body = _with_data_of(other, form.body) if flaw is Flaw.ANOTHERS else _bend(flaw, self._kind).bent(form.body)
         lane.forms[self._kind] = replace(form, body=body)
         return lane

@@ -7,13 +7,13 @@ from enum import StrEnum
 from typing import Any
 
 from dispatcher.accept import read_event
-from dispatcher.clock import SECOND, gmt8, to_datetime
-from dispatcher.errors import EventError, Fault
-from dispatcher.events import schema_of
-from dispatcher.operator import Auth, Operator
-from dispatcher.policy import Claim
+from dispatcher.ground.clock import SECOND, gmt8, to_datetime
+from dispatcher.ground.errors import EventError, Fault
+from dispatcher.ground.fields import schema_of
+from dispatcher.ground.operator import Auth, Operator
+from dispatcher.ground.policy import Claim
+from dispatcher.ground.secret import Secret
 from dispatcher.protocols import PROTOCOLS
-from dispatcher.secret import Secret
 
 # Real order numbers begin with the time; as a signed 64-bit number this still fits into a database's column.
 PREFIX = "7777"

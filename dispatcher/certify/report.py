@@ -18,7 +18,7 @@ table{border-collapse:collapse;width:100%}
 th,td{text-align:left;vertical-align:top;padding:.45rem .6rem;border-bottom:1px solid #d5dae3;overflow-wrap:anywhere}
 td:nth-child(2){white-space:nowrap;font-weight:600}
 .fail td:nth-child(2){color:#a3120b}.pass td:nth-child(2){color:#0b6b2e}.warning td:nth-child(2){color:#8a4b00}
-.not_seen td:nth-child(2){color:#4a5568}
+.not_seen td:nth-child(2),.not_applicable td:nth-child(2){color:#4a5568}
 small{color:#4a5568}td:first-child small{white-space:nowrap}
 @media print{body{margin:0;max-width:none}tr{break-inside:avoid}}
 """

@@ -12,10 +12,10 @@ from dispatcher.certify.checks import TELLING, checks_of
 from dispatcher.certify.letters import Sender
 from dispatcher.certify.orders import Content, Orders
 from dispatcher.certify.text import Text
-from dispatcher.clock import WallClock
-from dispatcher.errors import Refused
-from dispatcher.operator import Auth, Operator
-from dispatcher.policy import Outcome, Reason, read_answer
+from dispatcher.ground.clock import WallClock
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.operator import Auth, Operator
+from dispatcher.ground.policy import Outcome, Reason, read_answer
 
 _MOST_WORDS = 120
 _WORST = (Result.PASS, Result.NOT_SEEN, Result.WARNING, Result.FAIL)
@@ -102,15 +102,15 @@ class Suite:
         return check.name == "wrong_token" and self._terms.auth is Auth.NONE
 
     def _held_back(self, check: Check) -> Text | None:
-        """Why a check is not made."""
+        """Which failure keeps a check from telling anything."""
         if self._found.get("right") is Result.FAIL:
             return text.RIGHT_FIRST
         failed = [name for name in check.needs if self._found[name] is Result.FAIL]
-        if failed:
-            return text.AFTER.fill(names=", ".join(failed))
-        return text.NO_PROOF if self._moot(check) else None
+        return text.AFTER.fill(names=", ".join(failed)) if failed else None
 
     async def _make(self, check: Check) -> Finding:
+        if self._moot(check):
+            return Finding(self._kind, check, Result.NOT_APPLICABLE, (), (text.NO_PROOF,))
         why = self._held_back(check)
         if why is not None:
             return Finding(self._kind, check, Result.NOT_SEEN, (), (why,))
@@ -145,7 +145,8 @@ class Suite:
 
     def _read(self, key: str, outcome: Outcome) -> Answered:
         if outcome.ours or outcome.reason in (Reason.CONFIG, Reason.BLOCKED_ADDRESS):
-            raise Refused(f"this can't be sent: {outcome.detail or outcome.reason}")
+            mend = "mend that, or the operator's settings, and begin again"
+            raise Refused(f"this can't be sent: {outcome.detail or outcome.reason}; {mend}")
         answer = read_answer(outcome, self._terms.rule)
         yes = None if outcome.reason is not None else answer.failure is None
         words = answer.words[:_MOST_WORDS] if answer.words else None

@@ -47,6 +47,7 @@ RESULTS = {
     "fail": Text("FAIL", "不通过"),
     "warning": Text("warning", "警告"),
     "not_seen": Text("not seen", "外部不可见"),
+    "not_applicable": Text("not applicable", "不适用"),
 }
 HEADINGS = {
     "type": Text("type", "消息类型"),
@@ -56,7 +57,6 @@ HEADINGS = {
     "came": Text("came", "实际"),
     "why": Text("why it matters", "为何重要"),
     "mend": Text("what to change", "如何修改"),
-    "unseen": Text("not seen", "外部不可见"),
     "orders": Text("test orders", "测试单号"),
 }
 TITLE = Text("Conformance of {operator}", "{operator} 对接验收报告")
@@ -72,8 +72,8 @@ RECOGNISED = Text(
 )
 LEGEND = Text(
     "Pass, fail and warning say what the answers prove. Not seen: the answers were right, and what is behind them "
-    "can't be seen from outside, so look into your books for the order numbers given; or the check was not made, and "
-    "says why.",
+    "can't be seen from outside, so look into your books for the order numbers given; or the check needs another that "
+    "failed, and says which. Not applicable: nothing of the kind (a signature, a token) is agreed on.",
     "“通过”“不通过”“警告”均以应答为据。“外部不可见”：应答无误，但内部是否正确无法从外部判断，请按所列单号核对账目；"
-    "或该项未执行，原因见该行。",
+    "或该项依赖的检查未通过，原因见该行。“不适用”：双方未约定该项（如签名、令牌）。",
 )

@@ -1,6 +1,8 @@
 """The command line. Each command is one file, imported only when it is called: `--help` stays quick."""
 
 from importlib import import_module
+from types import TracebackType
+from typing import Any
 
 import click
 
@@ -48,12 +50,41 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """What no command has a sentence for is a bug of ours, and ends in one; with --debug in its traceback."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.params["debug"]:
+                raise
+            # Without its text, which may hold whatever the code had in hand.
+            told = f"a bug of ours, {type(error).__name__} in {_place(error.__traceback__)}"
+            mend = "report it with what `dispatcher --debug` before the same command shows"
+            click.echo(f"Error: {told}; {mend} (exit status 1)", err=True)
+            ctx.exit(1)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
+def _place(trace: TracebackType | None) -> str:
+    """The last line of our own code on the way to an error."""
+    ours = []
+    while trace is not None:
+        room = str(trace.tb_frame.f_globals.get("__name__"))
+        if room.startswith("dispatcher"):
+            ours.append(f"{room}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return ours[-1]
+
+
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
-def main() -> None:
+@click.option("--debug", is_flag=True, help="Show the traceback of what is a bug of ours.")
+def main(debug: bool) -> None:
     """Tells each operator what happened in a spin, until the operator has said yes."""
+    # What `debug` does is done around the command, in `invoke`.
+    del debug

@@ -5,26 +5,14 @@ from pathlib import Path
 
 import click
 
-from dispatcher.account import NAME, Account, Role, Weakness, sealed, weakness
-from dispatcher.cli.common import (
-    actor,
-    clock_time,
-    config_option,
-    every_operator,
-    guarded,
-    json_option,
-    lang_option,
-    opened,
-    print_json,
-    print_table,
-    read_configuration,
-)
-from dispatcher.clock import iso
-from dispatcher.config import Config
-from dispatcher.errors import Refused, choices
-from dispatcher.lang import words
-from dispatcher.roster import open_vault
-from dispatcher.secret import Secret
+from dispatcher.cli.common import actor, clock_time, print_json, print_table, read_configuration, scripted, tabled
+from dispatcher.cli.opening import every_operator, no_operator, opened, opened_with_journal
+from dispatcher.ground.account import NAME, Account, Role, Weakness, sealed, weakness
+from dispatcher.ground.clock import iso
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.fields import printable
+from dispatcher.ground.lang import words
+from dispatcher.ground.secret import Secret
 from dispatcher.store.accounts import account_named, all_accounts, change_account, create_account
 from dispatcher.store.engine import Database
 
@@ -51,20 +39,19 @@ def command() -> None:
 @click.option("--role", required=True, type=click.Choice([role.value for role in Role]), help="What it may do.")
 @click.option("--operator", help="With the role operator: the only one that it sees.")
 @stdin_option
-@config_option
-@json_option
-@guarded
+@scripted
 def create(name: str, role: str, operator: str | None, from_stdin: bool, config_path: Path, as_json: bool) -> None:
     """Make an account named NAME, which stands in the journal for whatever is done with it. Asks for its password."""
     if not NAME.fullmatch(name):
-        raise Refused("the name is to be 1 to 63 small letters, digits, points, hyphens or @, like li.wei")
+        told = f"{printable(name)} is no name of an account"
+        raise Refused(f"{told}; write 1 to 63 small letters, digits, points, hyphens or @, like li.wei")
     if (role == Role.OPERATOR) != (operator is not None):
-        raise click.UsageError("--operator goes with --role operator, and that with --operator")
+        raise click.UsageError("--operator goes with --role operator, and that with --operator; give both, or neither")
     config = read_configuration(config_path)
-    database = _opened(config, create=True)
+    database = opened_with_journal(config, create=True)
     known = every_operator(config)
     if operator is not None and operator not in known:
-        raise Refused(f"there is no operator {operator}; write {choices(known) if known else 'none yet'}")
+        raise Refused(no_operator(operator, known))
     if account_named(database, name) is not None:
         raise Refused(f"there is, or was, an account named {name}; give this one another name")
     password, now = _password(name, from_stdin=from_stdin), database.clock().now()
@@ -74,10 +61,7 @@ def create(name: str, role: str, operator: str | None, from_stdin: bool, config_
 
 
 @command.command(name="list")
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
     """Every account that was made, the disabled ones as well."""
     accounts = all_accounts(opened(read_configuration(config_path)))
@@ -94,12 +78,10 @@ def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
 @command.command(name="passwd")
 @click.argument("name")
 @stdin_option
-@config_option
-@json_option
-@guarded
+@scripted
 def passwd(name: str, from_stdin: bool, config_path: Path, as_json: bool) -> None:
     """Give NAME another password; whoever is logged in with it is logged out."""
-    database = _opened(read_configuration(config_path))
+    database = opened_with_journal(read_configuration(config_path))
     _known(database, name)
     kept = sealed(_password(name, from_stdin=from_stdin))
     change_account(database, name, actor(), database.clock().now(), password=kept)
@@ -108,9 +90,7 @@ def passwd(name: str, from_stdin: bool, config_path: Path, as_json: bool) -> Non
 
 @command.command(name="disable")
 @click.argument("name")
-@config_option
-@json_option
-@guarded
+@scripted
 def disable(name: str, config_path: Path, as_json: bool) -> None:
     """Nobody logs in as NAME any more; whoever is, is logged out."""
     _turn(config_path, name, disabled=True, as_json=as_json)
@@ -118,26 +98,17 @@ def disable(name: str, config_path: Path, as_json: bool) -> None:
 
 @command.command(name="enable")
 @click.argument("name")
-@config_option
-@json_option
-@guarded
+@scripted
 def enable(name: str, config_path: Path, as_json: bool) -> None:
     """NAME may log in again, with the password that it had."""
     _turn(config_path, name, disabled=False, as_json=as_json)
 
 
 def _turn(config_path: Path, name: str, *, disabled: bool, as_json: bool) -> None:
-    database = _opened(read_configuration(config_path))
+    database = opened_with_journal(read_configuration(config_path))
     if (_known(database, name).disabled_at is not None) != disabled:
         change_account(database, name, actor(), database.clock().now(), disabled=disabled)
     _tell(_known(database, name), as_json=as_json, did="disabled" if disabled else "in force")
-
-
-def _opened(config: Config, *, create: bool = False) -> Database:
-    """A store in whose journal it can be noted what is done here."""
-    database = opened(config, create=create)
-    open_vault(config, database)
-    return database
 
 
 def _known(database: Database, name: str) -> Account:

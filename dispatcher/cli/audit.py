@@ -10,21 +10,12 @@ import click
 import orjson
 
 from dispatcher.accept import refrozen
-from dispatcher.cli.common import (
-    Moment,
-    config_option,
-    guarded,
-    json_option,
-    lang_option,
-    opened,
-    print_table,
-    progress,
-    read_configuration,
-)
-from dispatcher.errors import EventError
-from dispatcher.events import printable
-from dispatcher.lang import Words, words
-from dispatcher.operator import Operator
+from dispatcher.cli.common import Moment, print_table, progress, read_configuration, tabled
+from dispatcher.cli.opening import opened
+from dispatcher.ground.errors import EventError
+from dispatcher.ground.fields import printable
+from dispatcher.ground.lang import Words, words
+from dispatcher.ground.operator import Operator
 from dispatcher.roster import load, open_vault
 from dispatcher.store.audit import audit
 from dispatcher.store.findings import Finding, Freeze, Scope, Seen
@@ -54,10 +45,7 @@ class _Noted(click.ParamType[tuple[int, str]]):
     "--head", "heads", type=_Noted(), multiple=True, metavar="N:HASH", help="A head that was noted: is it still there?"
 )
 @click.option("--thorough", is_flag=True, help="On SQLite, hold every index against its table: much slower.")
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def command(
     operator: str | None,
     since: int | None,

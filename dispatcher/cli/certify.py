@@ -10,26 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dispatcher.cli.common import (
-    config_option,
-    every_operator,
-    guarded,
-    json_option,
-    lang_option,
-    print_json,
-    print_table,
-    read_configuration,
-)
-from dispatcher.clock import WallClock, to_datetime
+from dispatcher.cli.common import print_json, print_table, read_configuration, tabled
+from dispatcher.cli.opening import operator_named
 from dispatcher.config import Config
 from dispatcher.config.operators import message_url
-from dispatcher.errors import EventError, Refused, Unfit, choices
-from dispatcher.events import bearer_token, printable
-from dispatcher.lang import language_of
-from dispatcher.operator import Auth, Operator
+from dispatcher.ground.clock import WallClock, to_datetime
+from dispatcher.ground.errors import EventError, Refused, Unfit
+from dispatcher.ground.fields import bearer_token, printable
+from dispatcher.ground.lang import language_of
+from dispatcher.ground.operator import Auth, Operator
+from dispatcher.ground.readers import operator_url
+from dispatcher.ground.secret import Secret
 from dispatcher.protocols import PROTOCOLS
-from dispatcher.readers import operator_url
-from dispatcher.secret import Secret
 
 if TYPE_CHECKING:
     from dispatcher.certify.orders import Orders
@@ -46,10 +38,7 @@ if TYPE_CHECKING:
 @click.option("--received", metavar="URL", help="Where the operator lists its bookings: GET URL?order_no=KEY.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The report as an HTML page.")
 @click.option("--yes-test-orders", "agreed", is_flag=True, help="Send them: the URL is a test system's.")
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def command(
     name: str,
     url: str | None,
@@ -69,7 +58,7 @@ def command(
     numbers begin with 7777, and --yes-test-orders is wanted before any is sent. Exit status 1 where a check failed.
     """
     config = read_configuration(config_path)
-    operator = _aimed(_operator(config, name), url, kind, config)
+    operator = _aimed(operator_named(config, name), url, kind, config)
     kinds = [one for one, terms in operator.terms.items() if terms.url is not None]
     token = _token(operator, token_file)
     if received is not None:
@@ -92,21 +81,11 @@ def _shown(at: int) -> str:
     return to_datetime(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _operator(config: Config, name: str) -> Operator:
-    """From the file, or from the store where the file has none of that name."""
-    # The file first: what stands there needs no store at all.
-    known = config.operators if name in config.operators else every_operator(config)
-    if name not in known:
-        mend = f"write {choices(sorted(known))}" if known else "configure one: add [operators.NAME]"
-        raise click.UsageError(f"there is no operator {name}; {mend}")
-    return known[name]
-
-
 def _aimed(operator: Operator, url: str | None, kind: str | None, config: Config) -> Operator:
     """The operator with the message types that are to be tried, and where."""
     taken = [one for one, terms in operator.terms.items() if terms.url is not None]
     if url is not None and kind is None and len(taken) > 1:
-        raise click.UsageError(f"--url of which message type? add --type {taken[0]} or --type {taken[1]}")
+        raise click.UsageError(f"--url does not say for which message type; add --type {taken[0]} or --type {taken[1]}")
     if kind is not None and kind not in taken and url is None:
         mend = f"write --type {taken[0]}, or give its --url"
         raise click.UsageError(f"{operator.name} takes no {kind}: it has no {PROTOCOLS[kind].url}; {mend}")
@@ -186,7 +165,7 @@ async def _certify(
             told = f"{plan.requests} requests for {plan.orders} test orders (7777…, player {plan.player})"
             click.echo(f"{plan.kind}: {told} to {plan.url}", err=True)
         if not agreed:
-            raise click.UsageError("nothing was sent: if that is a test system, say so with --yes-test-orders")
+            raise click.UsageError("nothing was sent; if that is a test system, say so with --yes-test-orders")
         findings = [finding for suite in suites for finding in await suite.run()]
     return Run(operator.name, at, plans, findings)
 
@@ -231,7 +210,7 @@ def _print(run: "Run", language: str, *, as_json: bool) -> None:
         result = text.RESULTS[finding.result].said(language)
         click.echo(f"{finding.kind} {finding.check.name}: {result}")
         told = [note.said(language) for note in finding.notes]
-        if finding.result is not Result.NOT_SEEN:
+        if finding.result in (Result.FAIL, Result.WARNING):
             told += [f"{headings[name]}: {getattr(finding.check, name).said(language)}" for name in ("why", "mend")]
         for line in [*told, *([f"{headings['orders']}: {', '.join(finding.keys)}"] if finding.keys else [])]:
             click.echo(f"  {printable(line)}")

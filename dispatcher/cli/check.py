@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, opened, print_json
+from dispatcher.cli.common import print_json, scripted
+from dispatcher.cli.opening import opened
 from dispatcher.config import Config, inspect_config, load_toml, where_declared
-from dispatcher.egress import Network
-from dispatcher.errors import ConfigError, DispatcherError, Fault, NotMade, Outdated
-from dispatcher.operator import Operator
+from dispatcher.ground.egress import Network
+from dispatcher.ground.errors import ConfigError, DispatcherError, Fault, NotMade, Outdated
+from dispatcher.ground.operator import Operator
 from dispatcher.protocols import SPOKEN
 from dispatcher.roster import COMMAND, Roster, anything_locked, given_keys, key_file, lease_fault, load, open_vault
 from dispatcher.seal.vault import too_open
@@ -25,9 +26,7 @@ from dispatcher.tls import tls_context
 
 @click.command(name="check")
 @click.option("--no-network", is_flag=True, help="Don't try whether the operators can be reached.")
-@config_option
-@json_option
-@guarded
+@scripted
 def command(no_network: bool, config_path: Path, as_json: bool) -> None:
     """Configuration, database, keys, and whether each operator can be reached. Starts, writes and sends nothing."""
     operators: Collection[Operator] = ()

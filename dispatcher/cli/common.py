@@ -1,12 +1,13 @@
 """What every command shares: the configuration option, errors as exit statuses, JSON out, tables for people."""
 
 import functools
+import gc
 import getpass
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -14,17 +15,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from dispatcher.clock import WallClock, duration_text, parse_duration, parse_moment, to_datetime
-from dispatcher.config import Config, load_config, load_toml
-from dispatcher.errors import ConfigError, DispatcherError, Fault, Outdated, Refused, Unfit, listed
-from dispatcher.events import printable
-from dispatcher.lang import LANGUAGES, Words
+from dispatcher.config import Config, LogFormat, load_config, load_toml
+from dispatcher.ground.clock import WallClock, duration_text, parse_duration, parse_moment, to_datetime
+from dispatcher.ground.errors import ConfigError, DispatcherError, Outdated, Refused, Unfit
+from dispatcher.ground.fields import printable
+from dispatcher.ground.lang import LANGUAGES, Words
 
 if TYPE_CHECKING:
-    from dispatcher.operator import Operator
-    from dispatcher.roster import Roster
-    from dispatcher.seal.vault import Vault
-    from dispatcher.store.engine import Database
+    from dispatcher.telemetry import Log
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,7 +90,7 @@ class Length(click.ParamType[int]):
         except Unfit as unfit:
             self.fail(str(unfit), param, ctx)
         if length < self._least:
-            self.fail(f"{value} is shorter than {duration_text(self._least)}", param, ctx)
+            self.fail(f"{value} is shorter than {duration_text(self._least)}; write that or more", param, ctx)
         return length
 
 
@@ -115,11 +113,29 @@ def guarded(command: F) -> F:
             _silence()
             sys.exit(1)
         except OSError as error:
+            if debugged():
+                raise
             # Most often the disk behind our output is full; whatever it is, the system has a sentence for it.
             _silence()
-            fail(Refused(str(error)))
+            fail(Refused(f"the system says {error}; mend that, and run it again"))
 
     return run  # type: ignore[return-value]  # functools.wraps keeps the signature, TypeVar can't say so
+
+
+def debugged() -> bool:
+    """Whether `dispatcher --debug` was called: what is no sentence for people shows its traceback."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("debug"))
+
+
+def scripted(command: F) -> F:
+    """What nearly every command has: --config, --json, errors as exit statuses."""
+    return config_option(json_option(guarded(command)))
+
+
+def tabled(command: F) -> F:
+    """As `scripted`, for what shows people tables as well: --lang."""
+    return config_option(json_option(lang_option(guarded(command))))
 
 
 def _silence() -> None:
@@ -155,67 +171,6 @@ def read_configuration(path: Path, *, warn: bool = False) -> Config:
     for warning in config.warnings if warn else ():
         click.echo(f"Warning: {warning}", err=True)
     return config
-
-
-def opened(config: Config, *, create: bool = False) -> "Database":
-    """The store of a configuration; it is closed when the command ends."""
-    from dispatcher.store.engine import open_database
-
-    database = open_database(config.database, create=create)
-    click.get_current_context().call_on_close(database.close)
-    return database
-
-
-def in_force(config: Config, database: "Database") -> "tuple[Vault, Mapping[str, Operator]]":
-    """The vault, and the operators as the database has them.
-
-    What the file declares and the database does not know yet is written; what it says otherwise waits for the daemon.
-    """
-    from dispatcher.roster import load, open_vault, provision
-
-    vault = open_vault(config, database)
-    provision(database, vault, config, database.clock().now(), actor=actor(), only_new=True)
-    roster = load(database, vault, config)
-    for name, fault in roster.faults.items():
-        click.echo(f"Warning: operators.{name} can't be used: {fault}", err=True)
-    for name, member in roster.members.items():
-        if name in config.documents and member.draft.document != config.documents[name]:
-            told = f"operators.{name} is in force with other settings than {config.path.name} has now"
-            click.echo(f"Warning: {told}; `dispatcher run` or a reload of it (SIGHUP) changes that", err=True)
-    return vault, roster.operators
-
-
-def every_operator(config: Config) -> "Mapping[str, Operator]":
-    """The operators of the file, and those that only the database has, if there is one; nothing is written."""
-    stored = _stored(config)
-    return {**(stored.operators if stored else {}), **config.operators}
-
-
-def operator_named(config: Config, name: str) -> "Operator":
-    """One of `every_operator`. Raises ConfigError where it can't be used, UsageError where it is not known."""
-    stored = _stored(config)
-    known = {**(stored.operators if stored else {}), **config.operators}
-    if name in known:
-        return known[name]
-    if stored and name in stored.faults:
-        mend = f"`dispatcher operators set {name} …` changes its settings"
-        raise ConfigError([Fault(f"operators.{name}", f"can't be used: {stored.faults[name]}", mend)])
-    choice = f"write {listed(list(known))}" if known else "add [operators.NAME], or `dispatcher operators set NAME …`"
-    raise click.UsageError(f"the operator {printable(name)} is not configured: {choice}")
-
-
-def _stored(config: Config) -> "Roster | None":
-    """The operators that the database has; None where it has none."""
-    from dispatcher.roster import load, open_vault
-    from dispatcher.store.engine import is_there
-    from dispatcher.store.operators import standings
-
-    if not is_there(config.database):
-        return None
-    database = opened(config)
-    if not any(standing.settings for standing in standings(database)):
-        return None
-    return load(database, open_vault(config, database), config)
 
 
 def actor() -> str:
@@ -256,6 +211,25 @@ def until_stopped() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def settle_in(switch_seconds: float) -> None:
+    """For a process that works for long: call it once what lives as long as the process is made.
+
+    A thread of the store asks for Python's lock a few times in each transaction: it gets it after `switch_seconds`, not
+    after 5 ms. Nothing that is made on the way refers to itself in a circle: looking for such mostly finds nothing.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    sys.setswitchinterval(switch_seconds)
+
+
+def log_of(config: Config) -> "Log":
+    """On stderr, as the configuration wants it; JSON where nobody looks at a terminal, unless it says otherwise."""
+    from dispatcher.telemetry import configure_logs
+
+    as_json = config.log_format is LogFormat.JSON if config.log_format else not sys.stderr.isatty()
+    return configure_logs(as_json=as_json, level=config.log_level)
+
+
 def print_json(value: object) -> None:
     """One JSON document on one line."""
     import orjson
@@ -281,5 +255,5 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], words
 
 
 def clock_time(at: int | None) -> str:
-    """A time for a table: UTC to the second."""
-    return "" if at is None else to_datetime(at).strftime("%Y-%m-%d %H:%M:%S")
+    """A time for a table: UTC to the second, which its Z says."""
+    return "" if at is None else to_datetime(at).strftime("%Y-%m-%d %H:%M:%SZ")

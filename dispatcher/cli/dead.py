@@ -10,20 +10,12 @@ from typing import IO
 import click
 
 from dispatcher import sheet
-from dispatcher.cli.common import (
-    actor,
-    config_option,
-    guarded,
-    json_option,
-    lang_option,
-    opened,
-    print_json,
-    read_configuration,
-)
+from dispatcher.cli.common import actor, print_json, read_configuration, scripted, tabled
+from dispatcher.cli.opening import opened
 from dispatcher.cli.rows import filters, paged, print_page, print_rows
-from dispatcher.errors import Refused
-from dispatcher.lang import Words, words
-from dispatcher.policy import Status, Verb
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.lang import Words, words
+from dispatcher.ground.policy import Status, Verb
 from dispatcher.roster import open_vault
 from dispatcher.rows import FIELDS, json_line
 from dispatcher.rows import as_json as row_as_json
@@ -40,10 +32,7 @@ def command() -> None:
 @command.command(name="list")
 @filters
 @paged
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def list_(
     where: Filter,
     limit: int,
@@ -54,7 +43,8 @@ def list_(
 ) -> None:
     """What is dead, newest first; --since and --until bound the time at which it died."""
     database = opened(read_configuration(config_path))
-    print_page(find(database, _dead(where), limit, before), limit, words(lang), json=as_json)
+    page = find(database, _dead(where), limit, before)
+    print_page(page, limit, words(lang), json=as_json, dead=True)
 
 
 def _dead(where: Filter) -> Filter:
@@ -77,10 +67,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Show what it would touc
 @click.option("--detach", is_flag=True, help="Do not follow the job.")
 @click.option("--even-superseded", is_flag=True, help="The job takes those too that a later event has overtaken.")
 @_dry_run
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def replay_(
     keys: tuple[str, ...],
     where: Filter,
@@ -155,7 +142,7 @@ def _make(
     from dispatcher.cli.replays import finish, follow
 
     if note is None:
-        raise click.UsageError("--note is missing: write why they are sent again; it stands in the log for good")
+        raise click.UsageError("--note is missing; write why they are sent again: it stands in the log for good")
     job = replays.make(database, which, pace, actor(), note, database.clock().now())
     if detach:
         click.echo(f"replay {job.id} is made; see: dispatcher replays show {job.id}", err=True)
@@ -167,10 +154,7 @@ def _make(
 @filters
 @click.option("--note", required=True, help="What was agreed, and with whom; it stands in the log for good.")
 @_dry_run
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def resolve_(
     keys: tuple[str, ...],
     where: Filter,
@@ -200,9 +184,7 @@ def resolve_(
 @filters
 @click.option("--format", "kind_of_file", type=click.Choice(["csv", "ndjson"]), default="csv", show_default=True)
 @click.option("-o", "--output", default="-", type=click.Path(dir_okay=False, allow_dash=True), help="A file, or -.")
-@config_option
-@json_option
-@guarded
+@scripted
 def export(
     where: Filter,
     kind_of_file: str,
@@ -256,9 +238,9 @@ def _check(keys: tuple[str, ...], where: Filter) -> None:
     """Raises UsageError where it is neither keys nor filters bounded in time."""
     if keys:
         if len(keys) < 2:
-            raise click.UsageError("give OPERATOR and at least one KEY, or filters with --since")
+            raise click.UsageError("no KEY is named; give OPERATOR and at least one KEY, or filters with --since")
         if (where.operator, where.uid, where.reason, where.since, where.until) != (None,) * 5:
-            raise click.UsageError("give either OPERATOR KEY... or filters, not both")
+            raise click.UsageError("both keys and filters are given; give either OPERATOR KEY... or filters, not both")
     elif where.since is None:
         raise click.UsageError("filters must be bounded in time: add --since (and --until), or give OPERATOR KEY...")
 

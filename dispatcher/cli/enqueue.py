@@ -1,6 +1,5 @@
 """`dispatcher enqueue`: NDJSON in, accepted events out, every refused line named."""
 
-import gc
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +12,8 @@ import orjson
 
 from dispatcher import __version__
 from dispatcher.accept.intake import COUNTED, Intake, Line
-from dispatcher.cli.common import config_option, guarded, in_force, json_option, opened, read_configuration
+from dispatcher.cli.common import read_configuration, scripted, settle_in
+from dispatcher.cli.opening import in_force, opened
 from dispatcher.tracing import open_traces
 
 
@@ -28,9 +28,7 @@ class Report(Protocol):
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(exists=True, dir_okay=False, allow_dash=True)
 )
-@config_option
-@json_option
-@guarded
+@scripted
 def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     """Accept events from NDJSON files, or from standard input as `-`.
 
@@ -40,11 +38,7 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     database = opened(config, create=True)
     vault, operators = in_force(config, database)
     report: Report = _JsonReport() if as_json else _TextReport(len(files) > 1)
-    # Nothing that is made here refers to itself in a circle: looking for such is work that finds nothing.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    # The store's thread wants Python's lock a few times a batch; it would wait 5 ms each time for the reader to let go.
-    sys.setswitchinterval(0.0002)
+    settle_in(0.0002)
     traces = open_traces(config.traces, __version__, lambda told: click.echo(f"traces: {told}", err=True))
     intake = Intake(database, operators, vault.lock, database.clock(), report.refuse, traces)
     try:

@@ -4,17 +4,10 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import (
-    config_option,
-    guarded,
-    json_option,
-    lang_option,
-    opened,
-    print_json,
-    read_configuration,
-)
+from dispatcher.cli.common import print_json, read_configuration, tabled
+from dispatcher.cli.opening import opened
 from dispatcher.explain import Zone, explain, gather
-from dispatcher.lang import language_of
+from dispatcher.ground.lang import language_of
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.roster import load, open_vault
 from dispatcher.store.ledger import one
@@ -33,10 +26,7 @@ from dispatcher.store.operators import standings
     show_default=True,
     help="The zone of the times.",
 )
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def command(
     operator: str, key: str, kind: str | None, zone: str, config_path: Path, as_json: bool, lang: str | None
 ) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from dispatcher.clock import MILLISECOND, SECOND
-from dispatcher.lang import Words
-from dispatcher.policy import Reason
+from dispatcher.ground.clock import MILLISECOND, SECOND
+from dispatcher.ground.lang import Words
+from dispatcher.ground.policy import Reason
 from dispatcher.stats import Flow, Line, Picture
 
 COLUMNS = (
@@ -29,7 +29,7 @@ def flow_cells(flow: Flow) -> tuple[str, str, str, str]:
     return (f"{flow.rate:.2f}", share, answer, "" if flow.lateness is None else age_text(flow.lateness))
 
 
-def reasons_text(shown: Picture, said: Words) -> str:
+def reasons_text(shown: Picture) -> str:
     told = [(reason, count, Reason(reason).ambiguous) for reason, count in shown.reasons.most_common()]
     return ", ".join(f"{reason}{' *' if doubtful else ''} {count}" for reason, count, doubtful in told)
 

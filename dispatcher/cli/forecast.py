@@ -5,24 +5,14 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import (
-    Length,
-    clock_time,
-    config_option,
-    guarded,
-    json_option,
-    lang_option,
-    opened,
-    print_json,
-    print_table,
-    read_configuration,
-)
+from dispatcher.cli.common import Length, clock_time, print_json, print_table, read_configuration, tabled
 from dispatcher.cli.figures import age_text
-from dispatcher.clock import HOUR, MILLISECOND, MINUTE, duration_text, iso
+from dispatcher.cli.opening import no_operator, opened
 from dispatcher.config import Config
-from dispatcher.errors import Refused
 from dispatcher.forecast import ASSUMED, OUTAGES, Circumstances, Outlook, circumstances, forecast
-from dispatcher.lang import Words, words
+from dispatcher.ground.clock import HOUR, MILLISECOND, MINUTE, duration_text, iso
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.lang import Words, words
 from dispatcher.roster import load, open_vault
 from dispatcher.stats import flow_of
 from dispatcher.store import minutes
@@ -43,10 +33,7 @@ Expected = Mapping[str, tuple[Circumstances, Outlook]]
     multiple=True,
     help='If it lasts so much longer, like "30m"; can be repeated. Unless given: 0, 10m, 30m, 1h, 3h.',
 )
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def command(operator: str | None, outages: tuple[int, ...], config_path: Path, as_json: bool, lang: str | None) -> None:
     """When each operator's backlog is through, and how many of it die if the operator is down for so much longer.
 
@@ -64,7 +51,7 @@ def command(operator: str | None, outages: tuple[int, ...], config_path: Path, a
     elif expected:
         _print(expected, lengths, now, said)
     else:
-        click.echo(said["nothing"])
+        click.echo(said["nothing_open"])
 
 
 def _expected(config: Config, database: Database, only: str | None, lengths: Sequence[int], now: int) -> Expected:
@@ -75,7 +62,7 @@ def _expected(config: Config, database: Database, only: str | None, lengths: Seq
         behind = parked(connection)
     names = operators_with_work(database) | under_way.keys() | behind.keys()
     if only is not None and only not in names | there.keys():
-        raise Refused(f"there is no operator {only} (there are: {', '.join(sorted(there)) or 'none yet'})")
+        raise Refused(no_operator(only, there))
     begin = now - HOUR - (now - HOUR) % MINUTE
     flows = flow_of(minutes.read(database, begin, now + MINUTE, only, step=366 * 24 * HOUR), (now - begin) / 1e6)
     expected = {}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, print_json
-from dispatcher.errors import Refused
-from dispatcher.events import printable
+from dispatcher.cli.common import print_json, scripted
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.fields import printable
 from dispatcher.seal.vault import MasterKey, write_new
 
 KEY_FILE = "master.key"
@@ -50,9 +50,7 @@ cipher = "aes-128-cbc"                   # or "aes-192-cbc", "aes-256-cbc"
 @click.option(
     "--master-key", "alone", type=click.Path(dir_okay=False, path_type=Path), help="Only a fresh master key, there."
 )
-@config_option
-@json_option
-@guarded
+@scripted
 def command(alone: Path | None, config_path: Path, as_json: bool) -> None:
     """Write a configuration to edit, and a master key beside it. Overwrites nothing; both are for you alone."""
     if alone is not None:

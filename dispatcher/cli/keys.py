@@ -3,33 +3,18 @@
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from dispatcher.apikey import ApiKey, Scope, digest, fresh_token
-from dispatcher.cli.common import (
-    actor,
-    clock_time,
-    config_option,
-    every_operator,
-    guarded,
-    json_option,
-    lang_option,
-    opened,
-    print_json,
-    print_table,
-    read_configuration,
-)
-from dispatcher.clock import iso
+from dispatcher.cli.common import actor, clock_time, print_json, print_table, read_configuration, scripted, tabled
+from dispatcher.cli.opening import every_operator, no_operator, opened, opened_with_journal
 from dispatcher.config.web import MOST_A_SECOND
-from dispatcher.errors import Refused, choices
-from dispatcher.lang import words
+from dispatcher.ground.apikey import ApiKey, Scope, digest, fresh_token
+from dispatcher.ground.clock import iso
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.fields import printable
+from dispatcher.ground.lang import words
 from dispatcher.store.keys import all_keys, create_key, revoke_key, who
-
-if TYPE_CHECKING:
-    from dispatcher.config import Config
-    from dispatcher.store.engine import Database
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _COLUMNS = ("id", "name_of_key", "scopes", "operator", "rate", "created_at", "last_used_at", "revoked_at")
@@ -52,20 +37,19 @@ def command() -> None:
 )
 @click.option("--operator", help="The only operator that it sees; all of them unless given.")
 @click.option("--rate", type=click.IntRange(1, MOST_A_SECOND), help="Requests a second; web.rate unless given.")
-@config_option
-@json_option
-@guarded
+@scripted
 def create(
     name: str, scopes: tuple[str, ...], operator: str | None, rate: int | None, config_path: Path, as_json: bool
 ) -> None:
     """Make a key named NAME, which stands in the log for whatever is done with it. It is shown this once."""
     if not _NAME.fullmatch(name):
-        raise Refused("the name is to be 1 to 63 small letters, digits, points, hyphens, like game-server-1")
+        told = f"{printable(name)} is no name of a key"
+        raise Refused(f"{told}; write 1 to 63 small letters, digits, points, hyphens, like game-server-1")
     config = read_configuration(config_path)
     known = every_operator(config)
     if operator is not None and operator not in known:
-        raise Refused(f"there is no operator {operator}; write {choices(known) if known else 'none yet'}")
-    database = _desk(config, create=True)
+        raise Refused(no_operator(operator, known))
+    database = opened_with_journal(config, create=True)
     id_, token = fresh_token()
     granted = frozenset(map(Scope, scopes))
     key = ApiKey(id_, name, digest(token.reveal()), granted, operator, rate, database.clock().now())
@@ -79,10 +63,7 @@ def create(
 
 
 @command.command(name="list")
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
     """Every key that was made, the revoked ones as well."""
     database = opened(read_configuration(config_path))
@@ -101,26 +82,15 @@ def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
 
 @command.command(name="revoke")
 @click.argument("name")
-@config_option
-@json_option
-@guarded
+@scripted
 def revoke(name: str, config_path: Path, as_json: bool) -> None:
     """Nothing is taken from the key with this name or id any more, at the latest two seconds from now."""
-    database = _desk(read_configuration(config_path))
+    database = opened_with_journal(read_configuration(config_path))
     key = revoke_key(database, name, actor(), database.clock().now())
     if as_json:
         print_json(_shown(key))
     else:
         click.echo(f"{key.name}: revoked at {clock_time(key.revoked_at)}")
-
-
-def _desk(config: "Config", *, create: bool = False) -> "Database":
-    """The store, where what is done can be noted. Raises ConfigError where the master key is not there."""
-    from dispatcher.roster import open_vault
-
-    database = opened(config, create=create)
-    open_vault(config, database)
-    return database
 
 
 def _shown(key: ApiKey) -> dict[str, object]:

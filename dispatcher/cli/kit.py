@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, operator_named, print_json, read_configuration
-from dispatcher.errors import Refused
-from dispatcher.events import printable
+from dispatcher.cli.common import print_json, read_configuration, scripted
+from dispatcher.cli.opening import operator_named
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.fields import printable
 
 
 @click.command("kit")
@@ -22,9 +23,7 @@ from dispatcher.events import printable
     help="Where to; kit-OPERATOR unless given.",
 )
 @click.option("--force", is_flag=True, help="Also into a folder that has files; those of the kit are written over.")
-@config_option
-@json_option
-@guarded
+@scripted
 def command(operator: str, folder: Path | None, force: bool, config_path: Path, as_json: bool) -> None:
     """Write the integration kit of OPERATOR: what its people need to take our callbacks.
 

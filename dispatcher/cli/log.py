@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, lang_option, opened, read_configuration
+from dispatcher.cli.common import read_configuration, tabled
+from dispatcher.cli.opening import opened
 from dispatcher.cli.rows import filters, paged, print_page
-from dispatcher.lang import words
-from dispatcher.policy import Status
+from dispatcher.ground.lang import words
+from dispatcher.ground.policy import Status
 from dispatcher.store.ledger import Filter, find
 
 
@@ -17,10 +18,7 @@ from dispatcher.store.ledger import Filter, find
 @click.option("--status", type=click.Choice([status.value for status in Status]), help="In this status.")
 @click.option("--key", help="With this order number (or txId).")
 @paged
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def command(
     where: Filter,
     status: str | None,

@@ -7,27 +7,17 @@ from typing import Any
 
 import click
 
-from dispatcher.cli.common import (
-    config_option,
-    guarded,
-    in_force,
-    json_option,
-    lang_option,
-    notification_names,
-    opened,
-    print_json,
-    print_table,
-    read_configuration,
-)
-from dispatcher.clock import duration_text
+from dispatcher.cli.common import notification_names, print_json, print_table, read_configuration, tabled
+from dispatcher.cli.opening import in_force, opened
 from dispatcher.config import Config
-from dispatcher.errors import Refused, choices
-from dispatcher.events import printable
-from dispatcher.lang import words
-from dispatcher.operator import NOTIFY, SUMMARY, Operator
-from dispatcher.policy import Status
+from dispatcher.ground.clock import duration_text
+from dispatcher.ground.errors import Refused, choices
+from dispatcher.ground.fields import printable
+from dispatcher.ground.lang import words
+from dispatcher.ground.operator import NOTIFY, SUMMARY, Operator
+from dispatcher.ground.policy import Status
 from dispatcher.protocols import summary
-from dispatcher.store.corridor import accept
+from dispatcher.store.acceptance import accept
 from dispatcher.store.engine import Database, is_there
 from dispatcher.store.ledger import Filter, Row, find, history, one
 
@@ -41,10 +31,7 @@ def command() -> None:
 
 
 @command.command(name="list")
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
     """Every notification that the file declares, and what became of its latest summary."""
     config = read_configuration(config_path)
@@ -81,10 +68,7 @@ def _row(database: Database | None, operator: Operator) -> dict[str, Any]:
 @command.command(name="test")
 @click.argument("name", shell_complete=notification_names)
 @click.option("--wait", type=click.IntRange(0, 3600), default=20, show_default=True, help="Seconds to wait for it.")
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def test(name: str, wait: int, config_path: Path, as_json: bool, lang: str | None) -> None:
     """Send a test message, as summaries are sent: by the running daemon, recorded and retried. Status 1 unless it
 

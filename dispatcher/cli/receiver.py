@@ -10,11 +10,12 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from dispatcher.cli.common import config_option, every_operator, guarded, json_option, read_configuration
+from dispatcher.cli.common import config_option, guarded, json_option, read_configuration
+from dispatcher.cli.opening import every_operator, no_operator
 from dispatcher.config import Config
-from dispatcher.errors import Unfit, listed
-from dispatcher.operator import Operator
-from dispatcher.readers import listen_address
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.readers import listen_address
 
 if TYPE_CHECKING:
     from dispatcher.receiver import Faults, Seen
@@ -55,7 +56,7 @@ def command(
 
 
 def _faults(delay: str | None, **options: Any) -> "Faults":
-    from dispatcher.clock import parse_duration
+    from dispatcher.ground.clock import parse_duration
     from dispatcher.receiver import Faults
 
     try:
@@ -70,7 +71,7 @@ def _operators(config: Config, names: Sequence[str]) -> list[Operator]:
         raise click.UsageError("the configuration has no operator to play: add [operators.NAME]")
     for name in names:
         if name not in known:
-            raise click.UsageError(f"--operator {name} is not configured: write {listed(list(known))}")
+            raise click.UsageError(no_operator(name, known))
     return [known[name] for name in dict.fromkeys(names or known)]
 
 
@@ -83,7 +84,7 @@ def _parse_listen(text: str) -> tuple[str, int]:
 
 def _own_address(operators: Sequence[Operator]) -> tuple[str, int]:
     """Where the first URL points to; those that point elsewhere are warned of."""
-    from dispatcher.egress import parse_address
+    from dispatcher.ground.egress import parse_address
 
     urls = list(_urls(operators))
     setting, first = urls[0]
@@ -93,7 +94,8 @@ def _own_address(operators: Sequence[Operator]) -> tuple[str, int]:
         raise click.UsageError(f"{setting} is not plain http on this machine: write --listen HOST:PORT")
     for setting, url in urls[1:]:
         if (url.hostname, url.port or 80) != (host, port):
-            click.echo(f"Warning: {setting} points elsewhere, to {url.netloc}", err=True)
+            mend = "play it by a receiver of its own, with --operator and --listen"
+            click.echo(f"Warning: {setting} points elsewhere, to {url.netloc}; {mend}", err=True)
     return host, port
 
 
@@ -135,7 +137,7 @@ async def _run(
 
 
 def _print(seen: "Seen", as_json: bool, quiet: bool) -> None:
-    from dispatcher.clock import iso
+    from dispatcher.ground.clock import iso
 
     if as_json:
         click.echo(json.dumps({**seen._asdict(), "at": iso(seen.at)}))

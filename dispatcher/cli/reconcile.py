@@ -9,32 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dispatcher import sheet
-from dispatcher.cli.common import (
-    Moment,
-    actor,
-    config_option,
-    guarded,
-    in_force,
-    json_option,
-    lang_option,
-    opened,
-    print_json,
-    print_table,
-    read_configuration,
-)
+from dispatcher.cli.common import Moment, actor, print_json, print_table, read_configuration, tabled
+from dispatcher.cli.opening import in_force, no_operator, opened
 from dispatcher.config import Config
-from dispatcher.errors import Refused, choices
-from dispatcher.lang import words
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.lang import Words, words
 from dispatcher.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
-    from dispatcher.operator import Operator
+    from dispatcher.ground.operator import Operator
     from dispatcher.reconcile.books import Difference
-    from dispatcher.reconcile.comparison import Comparison
+    from dispatcher.reconcile.comparison import Comparison, Plan, Question
     from dispatcher.store.engine import Database
     from dispatcher.store.ledger import Change
 
 _FIELDS = ("difference", "operator", "type", "key", "id", "status", "ambiguous", "bookings", "lines", "mend")
+_DONE = ("replayed", "resolved")
 
 
 @click.command(name="reconcile")
@@ -52,10 +42,7 @@ _FIELDS = ("difference", "operator", "type", "key", "id", "status", "ambiguous",
 )
 @click.option("--mend", is_flag=True, help="Replay what is dead and not booked there, resolve what is dead and booked.")
 @click.option("--dry-run", is_flag=True, help="With --mend: show what that would touch, and change nothing.")
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def command(
     operator: str,
     path: Path,
@@ -75,42 +62,52 @@ def command(
     little beyond both ends of the span: what was accepted just before its end is booked just after it. Exit status 1
     where anything differs.
     """
-    from dispatcher.reconcile.comparison import Comparison, Plan, Question, carry_out, type_of
+    from dispatcher.reconcile.comparison import Question, carry_out, type_of
 
     if dry_run and not mend:
-        raise click.UsageError("--dry-run goes with --mend: without it nothing is changed")
+        raise click.UsageError(
+            "--dry-run goes with --mend, without which nothing is changed; add that, or leave it out"
+        )
     config = read_configuration(config_path)
     database = opened(config)
     whose, now = _whose(config, database, operator), database.clock().now()
     asked = Question(whose, type_of(whose, kind), path, since, until or now)
     if asked.since >= asked.until:
-        raise click.UsageError("--since is not before --until")
-    with _counting() as tell:
-        comparison = Comparison(database, asked, tell)
-        plan = Plan([], [])
-        with _written(output, comparison) as write:
-            for one in comparison.differences():
-                write(_told(one, operator, asked.type, comparison.names))
-                plan.add(one)
+        raise click.UsageError("--since is not before --until; write an earlier time, or leave --until out")
+    comparison, plan = _compared(database, asked, output)
     done: tuple[Change, Change] | None = None
     if mend:
         unfit = comparison.unfit_to_mend()
         if unfit is not None:
-            _tell(comparison, None, dry_run=dry_run, as_json=as_json, lang=lang)
-            raise Refused(f"nothing was changed: {unfit}")
+            _tell(comparison, None, output, dry_run=dry_run, as_json=as_json, lang=lang)
+            mend_it = "give the whole list of that time, or change --since and --until"
+            raise Refused(f"nothing was changed: {unfit}; {mend_it}")
         done = carry_out(database, asked, plan, actor(), now, dry_run=dry_run)
         if not dry_run:
             database.ring()
-    _tell(comparison, done, dry_run=dry_run, as_json=as_json, lang=lang)
+    _tell(comparison, done, output, dry_run=dry_run, as_json=as_json, lang=lang)
     if not comparison.summary.agree:
         sys.exit(1)
+
+
+def _compared(database: "Database", asked: "Question", output: Path | None) -> "tuple[Comparison, Plan]":
+    """Every difference goes where it was asked for, and what would mend it into the plan."""
+    from dispatcher.reconcile.comparison import Comparison, Plan
+
+    with _counting() as tell:
+        comparison, plan = Comparison(database, asked, tell), Plan([], [])
+        with _written(output, comparison) as write:
+            for one in comparison.differences():
+                write(_told(one, asked.operator.name, asked.type, comparison.names))
+                plan.add(one)
+    return comparison, plan
 
 
 def _whose(config: Config, database: "Database", name: str) -> "Operator":
     """As it is in force: what its list looks like stands in its settings."""
     _, operators = in_force(config, database)
     if name not in operators:
-        raise Refused(f"there is no operator {name}; write {choices(operators) if operators else 'none yet'}")
+        raise Refused(no_operator(name, operators))
     return operators[name]
 
 
@@ -177,30 +174,49 @@ def _flat(row: dict[str, Any]) -> dict[str, object]:
 
 
 def _tell(
-    comparison: "Comparison", done: "tuple[Change, Change] | None", *, dry_run: bool, as_json: bool, lang: str | None
+    comparison: "Comparison",
+    done: "tuple[Change, Change] | None",
+    output: Path | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    lang: str | None,
 ) -> None:
-    summary, said = comparison.summary, words(lang)
-    for line, why in summary.named:
+    for line, why in comparison.summary.named:
         click.echo(f"line {line}: {why}", err=True)
-    kinds = {kind.word: count for kind, count in summary.kinds.items()}
     if as_json:
-        told: dict[str, object] = {"listed": summary.listed, "unreadable": summary.unreadable, "agree": summary.agree}
-        told |= {"orders": kinds, "in_doubt": dict(summary.doubt), "compared": list(comparison.names)}
-        if done is not None:
-            taken = {
-                name: [row.key for row in one.taken] for name, one in zip(("replayed", "resolved"), done, strict=True)
-            }
-            refused = [{"key": row.key, "reason": why} for one in done for row, why in one.refused]
-            told["mended"] = {"dry_run": dry_run, **taken, "refused": refused}
-        print_json(told)
-        return
+        print_json(_document(comparison, done, dry_run=dry_run))
+    else:
+        _print(comparison, done, words(lang), each=output is None, dry_run=dry_run)
+
+
+def _document(comparison: "Comparison", done: "tuple[Change, Change] | None", *, dry_run: bool) -> dict[str, object]:
+    summary = comparison.summary
+    kinds = {kind.word: count for kind, count in summary.kinds.items()}
+    told: dict[str, object] = {"listed": summary.listed, "unreadable": summary.unreadable, "agree": summary.agree}
+    told |= {"orders": kinds, "in_doubt": dict(summary.doubt), "compared": list(comparison.names)}
+    if done is not None:
+        taken = {name: [row.key for row in one.taken] for name, one in zip(_DONE, done, strict=True)}
+        refused = [{"key": row.key, "reason": why} for one in done for row, why in one.refused]
+        told["mended"] = {"dry_run": dry_run, **taken, "refused": refused}
+    return told
+
+
+def _print(
+    comparison: "Comparison", done: "tuple[Change, Change] | None", said: Words, *, each: bool, dry_run: bool
+) -> None:
+    """`each`: the differences went nowhere, so how to have them is said."""
     from dispatcher.reconcile.kinds import Kind
 
+    summary = comparison.summary
     found = [(said[f"books_{kind.word}"], summary.kinds[kind]) for kind in Kind if summary.kinds[kind]]
     found += [(said[f"books_doubt_{what}"], count) for what, count in sorted(summary.doubt.items())]
     found += [(said["books_unreadable"], summary.unreadable)] if summary.unreadable else []
     print_table(("books", "rows"), found, said)
-    for name, one in zip(("replayed", "resolved"), done or (), strict=False):
-        click.echo(f"{'would be ' if dry_run else ''}{name}: {len(one.taken)}")
+    if each and not summary.agree:
+        click.echo(said["books_each"])
+    for name, one in zip(_DONE, done or (), strict=False):
+        done_or_not = said[f"books_would_be_{name}" if dry_run else f"books_{name}"]
+        click.echo(f"{done_or_not}: {len(one.taken)}")
         for row, why in one.refused:
             click.echo(f"{row.operator} {row.key}: {why}", err=True)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import actor, config_option, guarded, json_option, opened, print_json, read_configuration
+from dispatcher.cli.common import actor, print_json, read_configuration, scripted
+from dispatcher.cli.opening import opened
 
 
 @click.command(name="reencrypt")
-@config_option
-@json_option
-@guarded
+@scripted
 def command(config_path: Path, as_json: bool) -> None:
     """Lock every stored secret under the current master key; then the former one is no longer needed.
 

@@ -5,21 +5,11 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import (
-    actor,
-    clock_time,
-    config_option,
-    guarded,
-    json_option,
-    lang_option,
-    opened,
-    print_json,
-    print_table,
-    progress,
-    read_configuration,
-)
-from dispatcher.errors import Refused
-from dispatcher.lang import Words, words
+from dispatcher.cli.common import actor, clock_time, print_json, print_table, progress, read_configuration, tabled
+from dispatcher.cli.opening import opened
+from dispatcher.cli.rows import NUMBER, limit_option
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.lang import Words, words
 from dispatcher.roster import open_vault
 from dispatcher.rows import replay_as_json
 from dispatcher.store import replays
@@ -30,9 +20,8 @@ _COLUMNS = ("id", "state", "operator", "pace", "total", "taken", "refused", "lef
 _REFUSED = ("operator", "type", "key", "why")
 # Looked at so often while it is followed.
 _LOOK_SECONDS = 0.3
-_MOST = 2**63 - 1
 
-_number = click.argument("number", metavar="ID", type=click.IntRange(1, _MOST))
+_number = click.argument("number", metavar="ID", type=NUMBER)
 
 
 @click.group(name="replays")
@@ -42,11 +31,8 @@ def command() -> None:
 
 @command.command(name="list")
 @click.option("--operator", help="Those about this operator alone.")
-@click.option("--limit", type=click.IntRange(1, _MOST), default=50, show_default=True, help="At most so many.")
-@config_option
-@json_option
-@lang_option
-@guarded
+@limit_option
+@tabled
 def list_(operator: str | None, limit: int, config_path: Path, as_json: bool, lang: str | None) -> None:
     """The newest first, with their progress."""
     database = opened(read_configuration(config_path))
@@ -62,10 +48,7 @@ def list_(operator: str | None, limit: int, config_path: Path, as_json: bool, la
 
 @command.command(name="show")
 @_number
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def show(number: int, config_path: Path, as_json: bool, lang: str | None) -> None:
     """One of them: how far it is, and which it has refused."""
     database = opened(read_configuration(config_path))
@@ -75,16 +58,12 @@ def show(number: int, config_path: Path, as_json: bool, lang: str | None) -> Non
 def _changing(verb: str, about: str) -> None:
     @command.command(name=verb, help=about)
     @_number
-    @config_option
-    @json_option
-    @lang_option
-    @guarded
+    @tabled
     def change(number: int, config_path: Path, as_json: bool, lang: str | None) -> None:
         config = read_configuration(config_path)
         database = opened(config)
         open_vault(config, database)
-        turn = {"pause": replays.pause, "resume": replays.resume, "cancel": replays.cancel}[verb]
-        job = turn(database, number, actor(), database.clock().now())
+        job = replays.TURNS[verb](database, number, actor(), database.clock().now())
         _tell(database, job, words(lang), as_json=as_json)
 
 

@@ -1,7 +1,6 @@
 """`dispatcher run`: the daemon."""
 
 import asyncio
-import gc
 import os
 import resource
 import signal
@@ -10,8 +9,7 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, read_configuration
-from dispatcher.config import LogFormat
+from dispatcher.cli.common import config_option, guarded, log_of, read_configuration, settle_in
 
 
 @click.command(name="run")
@@ -31,21 +29,14 @@ def command(config_path: Path) -> None:
 
     from dispatcher.app import Daemon
     from dispatcher.supervisor import Supervisor
-    from dispatcher.telemetry import configure_logs
 
     config = read_configuration(config_path, warn=True)
-    as_json = config.log_format is LogFormat.JSON if config.log_format else not sys.stderr.isatty()
-    log = configure_logs(as_json=as_json, level=config.log_level)
+    log = log_of(config)
 
     async def daemon() -> None:
         await Daemon(config, log, supervisor=Supervisor.of(os.environ)).run()
 
-    # What lives as long as the daemon is not looked through again; the rest is collected less often than by default.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    # The store's thread asks for Python's lock a few times in each transaction: it gets it after 0.5 ms, not after 5.
-    sys.setswitchinterval(0.0005)
-
+    settle_in(0.0005)
     try:
         uvloop.run(daemon())
     except asyncio.CancelledError:

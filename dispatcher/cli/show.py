@@ -6,20 +6,11 @@ from typing import Any
 import click
 import orjson
 
-from dispatcher.cli.common import (
-    config_option,
-    guarded,
-    json_option,
-    lang_option,
-    opened,
-    operator_names,
-    print_json,
-    print_table,
-    read_configuration,
-)
+from dispatcher.cli.common import operator_names, print_json, print_table, read_configuration, tabled
+from dispatcher.cli.opening import opened
 from dispatcher.cli.rows import print_rows
-from dispatcher.events import printable
-from dispatcher.lang import Words, words
+from dispatcher.ground.fields import printable
+from dispatcher.ground.lang import Words, words
 from dispatcher.protocols import SPOKEN
 from dispatcher.rows import event_of, whole
 from dispatcher.store.ledger import history, one
@@ -35,10 +26,7 @@ _ACTION = ("at", "verb", "actor", "note")
 @click.argument("operator", shell_complete=operator_names)
 @click.argument("key")
 @click.option("--type", "kind", type=click.Choice(list(SPOKEN)), help="Where the key exists under several types.")
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def command(operator: str, key: str, kind: str | None, config_path: Path, as_json: bool, lang: str | None) -> None:
     """One delivery: its state, its event, every attempt, and what was done by hand."""
     database = opened(read_configuration(config_path))

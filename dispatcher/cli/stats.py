@@ -4,21 +4,12 @@ from pathlib import Path
 
 import click
 
-from dispatcher.cli.common import (
-    Length,
-    config_option,
-    guarded,
-    json_option,
-    lang_option,
-    opened,
-    print_json,
-    print_table,
-    read_configuration,
-)
+from dispatcher.cli.common import Length, print_json, print_table, read_configuration, tabled
 from dispatcher.cli.figures import COLUMNS, cells, reasons_text
+from dispatcher.cli.opening import opened
 from dispatcher.cli.watch import Glance, watch
-from dispatcher.clock import MILLISECOND, SECOND
-from dispatcher.lang import Words, words
+from dispatcher.ground.clock import MILLISECOND, SECOND
+from dispatcher.ground.lang import Words, words
 from dispatcher.stats import Picture, picture
 from dispatcher.store.engine import open_database
 
@@ -34,10 +25,7 @@ PATIENCE_SECONDS, SILENCE_SECONDS = 1.0, 4.0
 )
 @click.option("--interval", type=Length(least=200 * MILLISECOND), default="2s", show_default=True, help="With --watch.")
 @click.option("--for", "length", type=Length(), help='With --watch: end after so long, like "30s".')
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def command(
     operator: str | None,
     exact: bool,
@@ -76,6 +64,6 @@ def _print(shown: Picture, said: Words) -> None:
     lines = [*shown.lines, shown.total] if len(shown.lines) > 1 else shown.lines
     print_table(COLUMNS, [cells(line, shown.at, said) for line in lines], said)
     if shown.reasons:
-        click.echo(f"{said['failures']}: {reasons_text(shown, said)}")
+        click.echo(f"{said['failures']}: {reasons_text(shown)}")
     if shown.total.load.delivered is None:
         click.echo(said["not_counted"])

@@ -10,22 +10,14 @@ from typing import Any, NamedTuple
 
 import click
 
-from dispatcher.cli.common import (
-    Length,
-    config_option,
-    guarded,
-    json_option,
-    lang_option,
-    opened,
-    print_json,
-    read_configuration,
-    until_stopped,
-)
-from dispatcher.clock import MILLISECOND, SECOND, iso, to_datetime
-from dispatcher.errors import StoreUnavailable
-from dispatcher.events import printable
-from dispatcher.lang import Words, words
-from dispatcher.policy import Reason, Status
+from dispatcher.cli.common import Length, print_json, read_configuration, tabled, until_stopped
+from dispatcher.cli.opening import opened
+from dispatcher.cli.rows import NUMBER
+from dispatcher.ground.clock import MILLISECOND, SECOND, iso, to_datetime
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.fields import printable
+from dispatcher.ground.lang import Words, words
+from dispatcher.ground.policy import Reason, Status
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.store.engine import Database
 from dispatcher.store.feed import LAPSE, Attempt, Follower, Heard
@@ -61,12 +53,9 @@ class Filter(NamedTuple):
 )
 @click.option("--reason", type=click.Choice([one.value for one in Reason]), help="That failed for this reason.")
 @click.option("--failed", is_flag=True, help="That failed, for whatever reason.")
-@click.option("-n", "--limit", type=click.IntRange(1), help="End after so many.")
+@click.option("-n", "--limit", type=NUMBER, help="End after so many.")
 @click.option("--for", "length", type=Length(), help='End after so long, like "30s".')
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def command(
     failed: bool,
     limit: int | None,
@@ -96,10 +85,11 @@ def command(
 def _follow(database: Database, end: float | None, said: Words, *, as_json: bool) -> Generator[Attempt, None, None]:
     """Until `end` (monotonic, s); while the store is away it says so, and tries again."""
     follower, away = Follower(database, secrets.randbits(63)), False
-    follower.begin()
-    renewed = time.monotonic()
-    click.echo(said["following"], err=True)
     try:
+        # Within: whoever is ended while this is being written leaves nothing behind either.
+        follower.begin()
+        renewed = time.monotonic()
+        click.echo(said["following"], err=True)
         while end is None or time.monotonic() < end:
             try:
                 lapsed = follower.lapsed

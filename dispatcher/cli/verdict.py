@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from dispatcher.cli.common import print_json
-from dispatcher.crypto import BLOCK, IvEncoding, KeyEncoding, Output
-from dispatcher.errors import listed
-from dispatcher.events import printable
+from dispatcher.ground.crypto import BLOCK, IvEncoding, KeyEncoding, Output
+from dispatcher.ground.errors import listed
+from dispatcher.ground.fields import printable
 from dispatcher.verify.advice import Advice, advise
 from dispatcher.verify.mistakes import Found, find
 from dispatcher.verify.plaintext import Worth
@@ -207,6 +207,8 @@ def _print_made(material: Material, trials: Sequence[Trial]) -> None:
     output = material.own.output if material.own else Output.BASE64
     groups = _grouped(trial for trial in trials if trial.reading.output is output)
     click.secho(f"A right implementation sends, as {output} (--json has the others):", bold=True)
+    if material.own:
+        click.echo("The first is as configured; below it, its key and IV read as if their texts meant something else.")
     for group in groups:
         trial = group[0]
         click.echo(f"\n  {_settings(trial.reading.settings())} ({trial.note})\n  {trial.ciphertext}")

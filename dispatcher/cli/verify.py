@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dispatcher.cli.common import config_option, every_operator, guarded, json_option, read_configuration
-from dispatcher.errors import listed
+from dispatcher.cli.common import read_configuration, scripted
+from dispatcher.cli.opening import operator_named
+from dispatcher.ground.errors import listed
 
 if TYPE_CHECKING:
     from dispatcher.verify.readings import Material
@@ -28,9 +29,7 @@ _SECRET = ("key", "iv")
 @click.option("--ciphertext-file", metavar="FILE", help="A file with it, or -.")
 @click.option("--plaintext", metavar="TEXT", help="Instead: what a right implementation makes of this text.")
 @click.option("--plaintext-file", metavar="FILE", help="A file with it, or -; a line end at its end is left out.")
-@config_option
-@json_option
-@guarded
+@scripted
 def command(
     words: tuple[str, ...], operator: str | None, config_path: Path, as_json: bool, **given: str | None
 ) -> None:
@@ -64,10 +63,10 @@ def _check(given: Mapping[str, str | None], operator: str | None) -> None:
     if operator is not None and (both := [options[name] for name in there if name.partition("_")[0] in _SECRET]):
         raise click.UsageError(f"--operator takes key and IV from the configuration: leave out {both[0]}")
     texts = [options[name] for name in options if name.partition("_")[0] not in _SECRET]
-    if sum(options[name] in texts for name in there) != 1:
-        raise click.UsageError(f"give exactly one of {listed(texts)}")
+    if (given_texts := sum(options[name] in texts for name in there)) != 1:
+        raise click.UsageError(f"{given_texts or 'no'} texts are given; give exactly one of {listed(texts)}")
     if sum(given[name] == "-" for name in there if name.endswith("_file")) > 1:
-        raise click.UsageError("only one text can come from standard input")
+        raise click.UsageError("only one text can come from standard input; give the others by files or options")
 
 
 def _text(given: Mapping[str, str | None], name: str) -> str | None:
@@ -91,7 +90,7 @@ def _read(option: str, file: str) -> str:
                 raw = opened.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         told = getattr(error, "strerror", None) or "its name is none"
-        raise click.UsageError(f"the file of {option} can't be read ({told})") from None
+        raise click.UsageError(f"the file of {option} can't be read ({told}); check its path and rights") from None
     if len(raw) > MAX_BYTES:
         raise click.UsageError(f"the file of {option} is longer than {MAX_BYTES} bytes: give one message")
     try:
@@ -118,11 +117,7 @@ def _material(given: Mapping[str, str | None]) -> "Material":
 def _from_configuration(path: Path, name: str) -> "Material":
     from dispatcher.verify.readings import from_operator
 
-    operators = every_operator(read_configuration(path))
-    if name not in operators:
-        choice = f"write {listed(list(operators))}" if operators else "there is no operator"
-        raise click.UsageError(f"--operator {name} is not configured: {choice}")
-    reading = operators[name].reading
+    reading = operator_named(read_configuration(path), name).reading
     if reading is None:
         raise click.UsageError(f"--operator {name} has no crypto settings: give --key and --iv instead")
     return from_operator(reading)

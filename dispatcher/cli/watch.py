@@ -16,10 +16,10 @@ import click
 
 from dispatcher.cli.common import clock_time, print_json, until_stopped
 from dispatcher.cli.figures import COLUMNS, age_text, cells, flow_cells, reasons_text
-from dispatcher.clock import SECOND
-from dispatcher.errors import DispatcherError
-from dispatcher.events import printable
-from dispatcher.lang import Words
+from dispatcher.ground.clock import SECOND
+from dispatcher.ground.errors import DispatcherError
+from dispatcher.ground.fields import printable
+from dispatcher.ground.lang import Words
 from dispatcher.stats import Flow, Picture, since
 from dispatcher.store.engine import Database
 from dispatcher.store.minutes import Minute
@@ -187,7 +187,7 @@ def _screen(view: View, said: Words, console: "Console", interval: float) -> "Gr
     from rich.text import Text
 
     at = "" if view.picture is None else clock_time(view.picture.at)
-    title = Text(f"dispatcher stats  {at} UTC  {said['every']} {interval:g}s  {said['quits']}", "bold", no_wrap=True)
+    title = Text(f"dispatcher stats  {at}  {said['every']} {interval:g}s  {said['quits']}", "bold", no_wrap=True)
     parts: list[Text | Table] = [title]
     if view.away is not None:
         since_text = time.strftime("%H:%M:%S", time.gmtime(view.away_since))
@@ -201,7 +201,7 @@ def _screen(view: View, said: Words, console: "Console", interval: float) -> "Gr
     parts.append(_table(view.picture, said, console.width, room))
     hidden = len(view.picture.lines) - room
     parts.append(Text(f"… {said['more']}: {hidden}" if hidden > 0 else "", "dim"))
-    reasons = reasons_text(view.picture, said)
+    reasons = reasons_text(view.picture)
     parts.append(Text(f"{said['failures']}: {reasons}" if reasons else "", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
 

@@ -1,34 +1,13 @@
 """`dispatcher web`: the HTTP API without a worker."""
 
-import asyncio
-import gc
-import signal
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from dispatcher import __version__
-from dispatcher.cli.common import actor, config_option, guarded, read_configuration
-from dispatcher.config import Config, LogFormat
-from dispatcher.errors import DispatcherError, Refused, StoreUnavailable
-from dispatcher.frontage import Frontage
-from dispatcher.metrics import State
-from dispatcher.roster import Roster, load, open_vault, provision
-from dispatcher.store import journal
-from dispatcher.store.engine import Database, open_database
-from dispatcher.store.operators import latest_revision
-from dispatcher.telemetry import Log
-from dispatcher.tracing import open_traces
-from dispatcher.web import Api
+from dispatcher.cli.common import actor, config_option, guarded, log_of, read_configuration, settle_in
+from dispatcher.ground.errors import Refused
 
-# How often it is looked whether somebody has changed an operator, and what time it is at the server.
-LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 1.0
-# So long may a look take, or what comes in wait, before this is not ready any more.
-STUCK_SECONDS = 15.0
 
 
 @click.command(name="web")
@@ -43,105 +22,14 @@ def command(config_path: Path) -> None:
     """
     import uvloop
 
-    from dispatcher.telemetry import configure_logs
+    from dispatcher.alone import Alone
+    from dispatcher.store.engine import open_database
 
     config = read_configuration(config_path, warn=True)
     if config.listen is None:
         raise Refused('web.listen is "": there is nowhere to serve; write an address like "127.0.0.1:8080"')
-    as_json = config.log_format is LogFormat.JSON if config.log_format else not sys.stderr.isatty()
-    log = configure_logs(as_json=as_json, level=config.log_level)
+    log = log_of(config)
     database = open_database(config.database, create=False, patience=PATIENCE_SECONDS)
     click.get_current_context().call_on_close(database.close)
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    # The committer's thread asks for Python's lock a few times in each transaction.
-    sys.setswitchinterval(0.0005)
-    uvloop.run(Front(config, database, log).serve())
-
-
-class Front:
-    """What the daemon has in passing, and this has to look after by itself: the operators in force, and the time."""
-
-    def __init__(self, config: Config, database: Database, log: Log) -> None:
-        self._config = config
-        self._database = database
-        self._log = log
-        self._clock = database.clock()
-        self._vault = open_vault(config, database)
-        provision(database, self._vault, config, self._clock.now(), actor=actor(), only_new=True)
-        journal.begin(database, self._clock.now())
-        self._away: str | None = None
-        self._api: Api | None = None
-        self._seen_at = time.monotonic()
-        self._roster = Roster({}, {}, -1)
-        self._look()
-
-    def _look(self) -> None:
-        self._database.set_clock()
-        with self._database.reading() as connection:
-            revision = latest_revision(connection)
-        if revision != self._roster.revision:
-            self._roster = load(self._database, self._vault, self._config, self._roster.members)
-            for name, fault in self._roster.faults.items():
-                self._log.error("operator_unfit", operator=name, faults=fault.splitlines(), mend="its events wait")
-
-    async def _looking(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await asyncio.to_thread(self._look)
-                self._away, self._seen_at = None, time.monotonic()
-            except DispatcherError as error:
-                if self._away is None:
-                    self._log.warning("store_away", fault=str(error))
-                self._away = str(error)
-
-    def not_ready(self) -> dict[str, str]:
-        faults = {} if self._away is None else {"database": self._away}
-        if self._away is None and self._unseen > STUCK_SECONDS:
-            faults["database"] = f"it has not answered for {self._unseen:.0f} s"
-        for name in self._roster.faults:
-            faults[f"operator {name}"] = "its settings can't be used; the log says why"
-        return faults | (self._api.stuck(STUCK_SECONDS) if self._api is not None else {})
-
-    def checks(self) -> dict[str, str]:
-        return {"database": f"it answered {self._unseen:.1f} s ago", "operators": "ok", "api": "ok"}
-
-    @property
-    def _unseen(self) -> float:
-        return time.monotonic() - self._seen_at
-
-    def state(self) -> State:
-        faults = {name.partition(" ")[0].replace("operator", "operators") for name in self.not_ready()}
-        return State({name: name not in faults for name in self.checks()})
-
-    async def serve(self) -> None:
-        """Until SIGTERM or SIGINT."""
-        config, ended = self._config, asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
-        # There is nothing to reload; by default it would end the process.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        traces = open_traces(config.traces, __version__, lambda told: self._log.warning("traces_not_sent", told=told))
-        front = Frontage(
-            self._database,
-            self._clock,
-            config.web,
-            lambda: self._roster,
-            self._vault.lock,
-            self._log,
-            self,
-            traces=traces,
-        )
-        self._api = front.api
-        looking = asyncio.create_task(self._looking())
-        async with front.open() as url:
-            told = {"database": str(config.database), "operators": len(self._roster.operators)}
-            self._log.info("serving", web=url, worker=False, **told)
-            await ended.wait()
-        looking.cancel()
-        if traces is not None:
-            traces.close()
-        with suppress(StoreUnavailable, Refused):
-            await front.api.doorman.note()
-        self._log.info("stopped")
+    settle_in(0.0005)
+    uvloop.run(Alone(config, database, log, actor()).serve())

@@ -8,17 +8,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dispatcher.clock import DAY, SECOND, duration_text
 from dispatcher.config.notifications import notification_of
 from dispatcher.config.operators import Defaults, declared_document, operator_of, timeouts
 from dispatcher.config.web import Web, web_of
-from dispatcher.egress import Network
-from dispatcher.errors import ConfigError, Fault, Unfit
-from dispatcher.operator import NOTIFY, Operator
-from dispatcher.place import Place
-from dispatcher.readers import kept_for, networks, place
-from dispatcher.secret import Secret
-from dispatcher.settings import Report, Table
+from dispatcher.ground.clock import DAY, SECOND, duration_text
+from dispatcher.ground.egress import Network
+from dispatcher.ground.errors import ConfigError, Fault, Unfit
+from dispatcher.ground.operator import NOTIFY, Operator
+from dispatcher.ground.place import Place
+from dispatcher.ground.readers import kept_for, networks, place
+from dispatcher.ground.secret import Secret
+from dispatcher.ground.settings import Report, Table
 from dispatcher.tracing import refuse_unfit
 
 

@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypedDict
 
-from dispatcher.egress import Network
-from dispatcher.errors import Unfit, choices
-from dispatcher.events import bearer_token, integer, opaque, shown
-from dispatcher.operator import Auth, ClientAuth, Mint, OAuth, Signing, TimeUnit, Tls
+from dispatcher.ground.egress import Network
+from dispatcher.ground.errors import Unfit, choices
+from dispatcher.ground.fields import bearer_token, integer, opaque, shown
+from dispatcher.ground.operator import Auth, ClientAuth, Mint, OAuth, Signing, TimeUnit, Tls
+from dispatcher.ground.readers import header_name, header_value, operator_url, webhook_secret
+from dispatcher.ground.secret import Secret
+from dispatcher.ground.settings import Table
 from dispatcher.protocols import PROTOCOLS
-from dispatcher.readers import header_name, header_value, operator_url, webhook_secret
-from dispatcher.secret import Secret
-from dispatcher.settings import Table
 from dispatcher.tls import tls_context
 
 _NEEDS = {Auth.BEARER: "token", Auth.MINTED: "mint", Auth.OAUTH2: "oauth"}

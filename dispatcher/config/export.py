@@ -4,11 +4,11 @@ import codecs
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dispatcher.errors import Unfit, listed
-from dispatcher.events import shown
-from dispatcher.operator import Export
+from dispatcher.ground.errors import Unfit, listed
+from dispatcher.ground.fields import shown
+from dispatcher.ground.operator import Export
+from dispatcher.ground.settings import Table
 from dispatcher.protocols import Protocol
-from dispatcher.settings import Table
 
 
 def read_export(table: Table, protocol: Protocol) -> Export:

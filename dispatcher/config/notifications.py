@@ -5,15 +5,26 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from dispatcher.clock import MINUTE, SECOND
 from dispatcher.config.operators import Defaults, schedule_of, timeouts
-from dispatcher.errors import Unfit, choices
-from dispatcher.events import shown
-from dispatcher.operator import NOTIFY, SUMMARY, Auth, Chat, Language, Notification, Operator, Signing, Tell, Terms
+from dispatcher.ground.clock import MINUTE, SECOND
+from dispatcher.ground.errors import Unfit, choices
+from dispatcher.ground.fields import shown
+from dispatcher.ground.operator import (
+    NOTIFY,
+    SUMMARY,
+    Auth,
+    Chat,
+    Language,
+    Notification,
+    Operator,
+    Signing,
+    Tell,
+    Terms,
+)
+from dispatcher.ground.readers import operator_url, webhook_secret
+from dispatcher.ground.secret import Secret
+from dispatcher.ground.settings import Table
 from dispatcher.protocols import chat, summary
-from dispatcher.readers import operator_url, webhook_secret
-from dispatcher.secret import Secret
-from dispatcher.settings import Table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _SECRET = re.compile(r"[!-~]{1,256}", re.ASCII)

@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dispatcher.clock import SECOND, duration_text
 from dispatcher.config.access import read_access, read_auth
 from dispatcher.config.export import read_export
-from dispatcher.crypto import (
+from dispatcher.ground.clock import SECOND, duration_text
+from dispatcher.ground.crypto import (
     CipherName,
     CryptoReading,
     IvEncoding,
@@ -21,10 +21,10 @@ from dispatcher.crypto import (
     read_iv,
     read_key,
 )
-from dispatcher.egress import Network
-from dispatcher.errors import Unfit, choices, listed
-from dispatcher.events import shown
-from dispatcher.operator import (
+from dispatcher.ground.egress import Network
+from dispatcher.ground.errors import Unfit, choices, listed
+from dispatcher.ground.fields import shown
+from dispatcher.ground.operator import (
     Anchor,
     Auth,
     Breaker,
@@ -36,12 +36,13 @@ from dispatcher.operator import (
     TimeUnit,
     WhenDead,
 )
-from dispatcher.policy import Delays, Interval, Rule, Schedule
-from dispatcher.presets import PRESETS
+from dispatcher.ground.policy import Rule
+from dispatcher.ground.presets import PRESETS
+from dispatcher.ground.readers import codes, delays, http_statuses, json_path, json_values, operator_url
+from dispatcher.ground.schedule import Delays, Interval, Schedule
+from dispatcher.ground.secret import Secret
+from dispatcher.ground.settings import Table
 from dispatcher.protocols import PROTOCOLS, Protocol
-from dispatcher.readers import codes, delays, http_statuses, json_path, json_values, operator_url
-from dispatcher.secret import Secret
-from dispatcher.settings import Table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 # Of `success`: what is said of codes without saying where in the answer they stand.

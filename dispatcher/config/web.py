@@ -8,12 +8,12 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import Any
 
-from dispatcher.egress import Network
-from dispatcher.errors import Unfit
-from dispatcher.events import shown
-from dispatcher.readers import address_and_port, networks
-from dispatcher.secret import Secret
-from dispatcher.settings import Table
+from dispatcher.ground.egress import Network
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.fields import shown
+from dispatcher.ground.readers import address_and_port, networks
+from dispatcher.ground.secret import Secret
+from dispatcher.ground.settings import Table
 from dispatcher.tls import server_context
 
 MOST_A_SECOND = 1_000_000

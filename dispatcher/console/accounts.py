@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from starlette.responses import Response
 
-from dispatcher.account import NAME, Account, Power, Role, proves, sealed, weakness
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.door import admit
 from dispatcher.console.gate import keys_of
-from dispatcher.errors import Refused
-from dispatcher.secret import Secret
+from dispatcher.ground.account import NAME, Account, Power, Role, proves, sealed, weakness
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.secret import Secret
 from dispatcher.store.accounts import account_named, all_accounts, change_account, create_account
 
 ALL = "/console/accounts"

@@ -5,19 +5,18 @@ from typing import Any
 
 from starlette.responses import Response
 
-from dispatcher.account import Power
 from dispatcher.console.delivery import note_of, number_of
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.sieve import Sieve, sieve_of
 from dispatcher.console.view import View
-from dispatcher.policy import Status
-from dispatcher.store.replays import MOST_PACE, Counted, NotNow, Replay, State, Which
+from dispatcher.ground.account import Power
+from dispatcher.ground.policy import Status
+from dispatcher.store.replays import MOST_PACE, TURNS, Counted, NotNow, Replay, State, Which
 from dispatcher.web.problem import Kind, Problem
 
 PATH = "/console/replays"
 PACE = 20
 NEWEST = 50
-_VERBS = ("pause", "resume", "cancel")
 
 
 def which_of(sieve: Sieve) -> Which | None:
@@ -78,7 +77,7 @@ async def show(visit: Visit) -> Response:
     view, now = View(visit.desk.database, visit.viewer), visit.desk.clock.now()
     job = await _job(visit, view)
     offered = {"pause": State.RUNNING, "resume": State.PAUSED}
-    verbs = [verb for verb in _VERBS if offered.get(verb, job.state) == job.state]
+    verbs = [verb for verb in TURNS if offered.get(verb, job.state) == job.state]
     live = job.state in (State.RUNNING, State.PAUSED)
     may = live and visit.may(Power.MEND)
     return visit.page("bulk.html", job=shown(job, now), live=live, verbs=verbs if may else [])
@@ -111,7 +110,7 @@ def shown(job: Replay, now: int) -> dict[str, Any]:
 
 async def turn(visit: Visit) -> Response:
     verb = await visit.field("do")
-    if verb not in _VERBS:
+    if verb not in TURNS:
         raise Problem(Kind.NOT_FOUND, visit.look.t["no_page"])
     view = View(visit.desk.database, visit.viewer)
     job = await _job(visit, view)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dispatcher.clock import MILLISECOND
-from dispatcher.figures import Result
+from dispatcher.ground.clock import MILLISECOND
+from dispatcher.ground.figures import Result
 from dispatcher.store.minutes import Minute
 
 # What is drawn, from the ground up, with the class of its colour. What is late decides nothing, a fault of our own is
@@ -102,6 +102,11 @@ class Chart(NamedTuple):
     def filled(self) -> Sequence[Column]:
         """Those in which there was anything, for the table beside."""
         return [column for column in self.columns if column.total]
+
+
+def lately(now: int, length: int, step: int) -> tuple[int, int, int]:
+    """The last `length` (µs) in whole steps, of which the last is under way: since, until, step."""
+    return now - now % step - length + step, now - now % step + step, step
 
 
 def chart(rows: Iterable[Minute], since: int, until: int, step: int) -> Chart:

@@ -5,17 +5,18 @@ from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
-from dispatcher.account import Power
 from dispatcher.console.bulk import plan, which_of
 from dispatcher.console.delivery import note_of
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.flow import Found, cells, found, listing
 from dispatcher.console.sieve import read_pager, read_sieve, sieve_of
 from dispatcher.console.view import MOST_AT_ONCE, View
-from dispatcher.errors import Refused
-from dispatcher.policy import Status, Verb
+from dispatcher.ground.account import Power
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.policy import Status, Verb
 from dispatcher.store.ledger import Change, Row
 from dispatcher.web.problem import Kind, Problem
+from dispatcher.web.reading import row_number
 
 PATH = "/console/dead"
 
@@ -118,7 +119,7 @@ async def _verb(visit: Visit) -> Verb:
 
 def _numbers(texts: list[str]) -> list[int]:
     """Those that are numbers, each once, as many as are taken at once."""
-    numbers = dict.fromkeys(int(text) for text in texts if re.fullmatch("[0-9]{1,18}", text, re.ASCII))
+    numbers = dict.fromkeys(known for text in texts if (known := row_number(text)) is not None)
     return list(numbers)[:MOST_AT_ONCE]
 
 

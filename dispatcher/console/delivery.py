@@ -1,25 +1,25 @@
 """One delivery's page: what it is, all that happened to it, what comes next, and what a person can do about it."""
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
-from dispatcher.account import Power
-from dispatcher.clock import SECOND, parse_moment
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.flow import cells
 from dispatcher.console.letter import Letter, letter
 from dispatcher.console.view import View
-from dispatcher.errors import Unfit
-from dispatcher.policy import MOVES, Reason, Status, Verb
+from dispatcher.ground.account import Power
+from dispatcher.ground.clock import SECOND, parse_moment
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.policy import MOVES, Reason, Status, Verb
 from dispatcher.rows import event_of
 from dispatcher.store.ledger import Change, Row
 from dispatcher.store.operators import Standing
 from dispatcher.web.problem import Kind, Problem
 from dispatcher.web.reading import note as fit_note
+from dispatcher.web.reading import row_number
 
 # A delivery that is tried every minute for hours has hundreds; the others are shown on demand.
 NEWEST = 60
@@ -45,10 +45,10 @@ def _told(view: View, number: int) -> Told | None:
 
 
 def number_of(visit: Visit) -> int:
-    given = visit.request.path_params["id"]
-    if not re.fullmatch("[0-9]{1,18}", given, re.ASCII):
+    known = row_number(visit.request.path_params["id"])
+    if known is None:
         raise Problem(Kind.NOT_FOUND, visit.look.t["no_delivery"])
-    return int(given)
+    return known
 
 
 async def show(visit: Visit) -> Response:

@@ -9,12 +9,13 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from dispatcher.account import Account, Power
-from dispatcher.clock import Clock
 from dispatcher.console.gate import Gate
 from dispatcher.console.look import Look
+from dispatcher.console.view import actor_of
 from dispatcher.console.words import TOLD
-from dispatcher.operator import Operator
+from dispatcher.ground.account import Account, Power
+from dispatcher.ground.clock import Clock
+from dispatcher.ground.operator import Operator
 from dispatcher.roster import Roster
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log
@@ -81,8 +82,7 @@ class Visit:
 
     @property
     def actor(self) -> str:
-        """Who does it, for the journal; told from people who work on this machine, and from API keys."""
-        return f"console:{self.viewer.name}"
+        return actor_of(self.viewer)
 
     @property
     def address(self) -> str:

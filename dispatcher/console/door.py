@@ -4,12 +4,12 @@ import math
 
 from starlette.responses import Response
 
-from dispatcher.account import Account, digest, fresh_token, known_browser, marked_browser, proves
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.gate import keys_of
 from dispatcher.console.guard import DOOR, LOGIN, SESSION, Cookie
 from dispatcher.console.look import LANGUAGES
-from dispatcher.secret import Secret
+from dispatcher.ground.account import Account, digest, fresh_token, known_browser, marked_browser, proves
+from dispatcher.ground.secret import Secret
 from dispatcher.store.accounts import account_named, any_account, begin_session, end_session
 
 HOME = "/console"

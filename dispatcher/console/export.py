@@ -9,14 +9,14 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from dispatcher import sheet
-from dispatcher.account import Power
-from dispatcher.clock import to_datetime
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.look import Look
 from dispatcher.console.sieve import Sieve, read_sieve
 from dispatcher.console.view import Place, View
-from dispatcher.errors import StoreUnavailable
-from dispatcher.policy import Status
+from dispatcher.ground.account import Power
+from dispatcher.ground.clock import to_datetime
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.policy import Status
 from dispatcher.rows import FIELDS, as_json, json_line
 from dispatcher.store.engine import Database
 from dispatcher.web.problem import Kind, Problem, later

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
-from dispatcher.account import Power
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.sieve import SPANS, ZONES, Pager, Sieve, read_pager, read_sieve, sieve_of
 from dispatcher.console.sums import Sum, Totals, as_rows, go_on, opened
 from dispatcher.console.view import Place, View
-from dispatcher.events import decimal_text
-from dispatcher.policy import Reason, Status
+from dispatcher.ground.account import Power
+from dispatcher.ground.money import decimal_text
+from dispatcher.ground.policy import Reason, Status
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.rows import amounts, figures
 from dispatcher.store.ledger import Row

@@ -1,19 +1,19 @@
 """The front page: what needs a person, at a glance."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from starlette.responses import Response
 
-from dispatcher.account import Power
-from dispatcher.clock import DAY, HOUR, MINUTE
-from dispatcher.console.charts import Tally, by_operator, chart, tally
+from dispatcher.console.charts import Tally, by_operator, chart, lately, tally
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.seen import Seen, seen
 from dispatcher.console.view import View
-from dispatcher.policy import Status
+from dispatcher.ground.account import Power
+from dispatcher.ground.clock import DAY, HOUR, MINUTE
+from dispatcher.ground.policy import Status
 from dispatcher.store.glance import MOST
-from dispatcher.store.ledger import Filter, Row
+from dispatcher.store.ledger import Filter
 
 QUARTER = 15 * MINUTE
 # Of the newest dead letters so many are looked into.
@@ -37,26 +37,26 @@ class Need(NamedTuple):
 async def show(visit: Visit) -> Response:
     desk, operator = visit.desk, visit.viewer.operator
     now, found = desk.clock.now(), await seen(visit)
-    # The last column is the minute, and the quarter, that is under way.
-    hours = {"since": now - now % MINUTE - HOUR + MINUTE, "until": now - now % MINUTE + MINUTE, "step": MINUTE}
-    days = {"since": now - now % QUARTER - DAY + QUARTER, "until": now - now % QUARTER + QUARTER, "step": QUARTER}
     where, view = Filter(status=Status.DEAD, operator=operator), View(desk.database, visit.viewer)
     newest = await desk.remember(("newest", operator), 3.0, lambda: list(view.find(where, LOOKED_INTO)))
     doubtful = sum(bool(row.ambiguous) for row in newest)
     return visit.page(
         "front.html",
-        needs=[*_needs(visit, found, now, newest)],
+        needs=[*_needs(visit, found, now)],
         found=found,
         doubtful=doubtful,
         most=MOST,
         waiting=found.waiting,
         dead=found.dead,
         hour=tally(found.hour),
-        charts=[("hour", chart(found.hour, **hours)), ("day", chart(found.day, **days))],
+        charts=[
+            ("hour", chart(found.hour, *lately(now, HOUR, MINUTE))),
+            ("day", chart(found.day, *lately(now, DAY, QUARTER))),
+        ],
     )
 
 
-def _needs(visit: Visit, found: Seen, now: int, newest: Sequence[Row]) -> Iterator[Need]:
+def _needs(visit: Visit, found: Seen, now: int) -> Iterator[Need]:
     """The worst first."""
     yield from _faults(visit)
     if not found.hands and visit.viewer.operator is None:

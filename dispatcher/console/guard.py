@@ -11,16 +11,17 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from dispatcher.accept.committer import Busy
-from dispatcher.account import digest, form_token, fresh_token
 from dispatcher.console.desk import Desk, Page, Visit
 from dispatcher.console.look import HEADERS, look_for
-from dispatcher.errors import Refused, StoreUnavailable
+from dispatcher.ground.account import digest, form_token, fresh_token
+from dispatcher.ground.errors import Refused, StoreUnavailable
 from dispatcher.store.accounts import whose_session
 from dispatcher.web.problem import Problem
 
 LOGIN = "/console/login"
 # Whatever is asked is answered by then.
 ANSWER_SECONDS = 30.0
+_BUG = "a bug of ours: report this line"
 _READS = ("GET", "HEAD")
 
 
@@ -133,7 +134,7 @@ class Guard:
             self._desk.log.warning("web_store_away", fault=str(error) or "no answer in time")
             return told(visit, "store_away", 503)
         number = token_hex(8)
-        self._desk.log.error("web_broke", request_id=number, path=self._page.path, exc_info=error)
+        self._desk.log.error("web_broke", request_id=number, path=self._page.path, exc_info=error, mend=_BUG)
         return told(visit, f"{visit.look.t['broke']} {number}", 500)
 
 

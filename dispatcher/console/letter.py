@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from dispatcher.errors import Unfit
-from dispatcher.operator import Auth, Operator
-from dispatcher.policy import Claim
-from dispatcher.protocols import PROTOCOLS
-from dispatcher.protocols.credentials import message_id, signature_headers
+from dispatcher.dispatch.form import form_of
+from dispatcher.ground.operator import Auth, Operator
+from dispatcher.ground.policy import Claim
+from dispatcher.ground.secret import Secret
+from dispatcher.protocols.credentials import attempt_headers, message_headers
 from dispatcher.seal import Seal
 from dispatcher.store.ledger import Row
 
@@ -28,28 +28,21 @@ class Letter(NamedTuple):
 
 def letter(operator: Operator, row: Row, now: int) -> Letter:
     """With the settings and the key in force; `now` in µs. Raises Unfit where nothing can be sent."""
-    terms = operator.terms.get(row.type)
-    if terms is None or terms.url is None or row.type not in PROTOCOLS:
-        raise Unfit(f"{operator.name} takes no {row.type}", "give the operator its URL, or resolve it by hand")
+    form = form_of(operator, Seal(operator.reading) if operator.reading else None, None, row.type)
     claim = _claim(row)
     plain: list[bytes] = []
 
     def seal(plaintext: bytes) -> str:
-        if operator.reading is None:
-            raise Unfit("the operator has no key to encrypt with", "give it its crypto settings")
         plain.append(plaintext)
-        return Seal(operator.reading).seal(plaintext)
+        return form.seal(plaintext)
 
-    body = PROTOCOLS[row.type].body(operator, claim, seal, now)
-    headers = [("Content-Type", "application/json")]
-    if terms.auth is not Auth.NONE:
-        headers.append(("Authorization", f"Bearer {HIDDEN}"))
-    headers += [(name, HIDDEN) for name in operator.headers]
-    if operator.signing is not None:
-        signed = signature_headers(operator.signing, message_id(claim), body, now)
-        headers += [(name, f"v1,{HIDDEN}" if name == "webhook-signature" else value) for name, value in signed]
+    body = form.body(operator, claim, seal, now)
+    proved = attempt_headers(operator, claim, body, now)
+    more = [(name, f"v1,{HIDDEN}" if name == "webhook-signature" else value) for name, value in proved]
+    bearer = None if form.terms.auth is Auth.NONE else Secret(HIDDEN)
+    headers = message_headers(bearer, [*((name, HIDDEN) for name in operator.headers), *more])
     shown = plain[0].decode("utf-8", "replace") if plain else None
-    return Letter(shown_url(terms.url), headers, body.decode("utf-8", "replace"), shown)
+    return Letter(shown_url(form.terms.url or ""), headers, body.decode("utf-8", "replace"), shown)
 
 
 def _claim(row: Row) -> Claim:

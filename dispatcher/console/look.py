@@ -11,11 +11,12 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dispatcher.clock import iso, to_datetime
+from dispatcher.console.dead_words import DEAD_WORDS
 from dispatcher.console.log_words import LOG_WORDS
 from dispatcher.console.words import WORDS
-from dispatcher.events import printable
-from dispatcher.lang import words
+from dispatcher.ground.clock import iso, to_datetime
+from dispatcher.ground.fields import printable
+from dispatcher.ground.lang import words
 
 # Nothing but our own files: no script or style within a page, nothing from elsewhere, no frame around it.
 POLICY = (
@@ -104,7 +105,7 @@ class Look:
         self.language = language
         # A table of a terminal has them small.
         tables = {name: word[:1].upper() + word[1:] for name, word in words(language).items()}
-        self.t: Mapping[str, str] = {**tables, **WORDS[language], **LOG_WORDS[language]}
+        self.t: Mapping[str, str] = {**tables, **WORDS[language], **LOG_WORDS[language], **DEAD_WORDS[language]}
 
     def render(self, template: str, **values: object) -> str:
         return _environment().get_template(template).render(t=self.t, language=self.language, **values)

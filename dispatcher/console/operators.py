@@ -5,23 +5,23 @@ from typing import NamedTuple
 
 from starlette.responses import Response
 
-from dispatcher.account import Power
-from dispatcher.clock import HOUR, MINUTE
-from dispatcher.console.charts import Tally, by_operator, chart, tally
+from dispatcher.console.charts import Tally, by_operator, chart, lately, tally
 from dispatcher.console.desk import Page, Visit
 from dispatcher.console.guard import told
 from dispatcher.console.seen import Seen, seen, seen_of
 from dispatcher.console.view import View
-from dispatcher.errors import Unfit
-from dispatcher.policy import Status
+from dispatcher.ground.account import Power
+from dispatcher.ground.clock import HOUR, MINUTE
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.policy import Status
 from dispatcher.store import operators as store
+from dispatcher.store.fingerprints import key_history
 from dispatcher.store.glance import MOST, Heap, Queue
 from dispatcher.store.ledger import Filter, Row
-from dispatcher.store.operators import Standing
+from dispatcher.store.operators import Doors, Standing
 from dispatcher.web.reading import note as note_of
 
 ALL = "/console/operators"
-_STOPS = ("paused_at", "held_at")
 # So many of the newest are looked through for one that failed.
 LOOKED_INTO = 50
 SHOWN_ACTIONS = 50
@@ -42,8 +42,7 @@ class Line(NamedTuple):
 
 def _line(visit: Visit, found: Seen, name: str, hour: Tally) -> Line:
     standing, fault = found.states[name], visit.desk.roster().faults.get(name)
-    paused, held = standing.paused_at is not None, standing.held_at is not None
-    state = "unfit" if fault is not None else "paused" if paused else "held" if held else "open"
+    state = standing.doors if fault is None else Doors.UNFIT
     heaps = (found.heaps.get(name), found.due.get(name), found.graves.get(name))
     return Line(name, state, standing, hour, *heaps, fault)
 
@@ -70,14 +69,13 @@ async def show(visit: Visit) -> Response:
     now = desk.clock.now()
     last = await desk.remember(("last", name), 3.0, lambda: _last_fault(View(database, visit.viewer), name))
     done = await desk.ask(store.done_to, database, name, SHOWN_ACTIONS)
-    keys = await desk.ask(store.key_history, database, name)
+    keys = await desk.ask(key_history, database, name)
     member = desk.roster().members.get(name)
     settings = None if member is None else json.dumps(member.settings(), indent=2, ensure_ascii=False)
-    since, until = now - now % MINUTE - HOUR + MINUTE, now - now % MINUTE + MINUTE
     return visit.page(
         "operator.html",
         one=_line(visit, found, name, tally(found.hour)),
-        drawn=chart(found.hour, since, until, MINUTE),
+        drawn=chart(found.hour, *lately(now, HOUR, MINUTE)),
         last=last,
         settings=settings,
         operator=None if member is None else member.operator,
@@ -127,22 +125,14 @@ async def _turn(visit: Visit, verb: str) -> Response:
         note = note_of(await visit.field("note"))
     except Unfit:
         return _asking(visit, name, visit.look.t["note_wrong"], 422)
-    changed = await desk.ask(_turned, visit, name, verb, note)
+    turn = store.pause if verb == "pause" else store.resume
+    changed = await desk.ask(turn, desk.database, name, visit.actor, note, desk.clock.now())
     desk.forget()
     if changed:
         desk.database.ring()
         desk.log.info("operator_turned", operator=name, did=verb, by=visit.viewer.name)
     word = f"operator_{verb}d" if changed else "operator_unchanged"
     return visit.go(f"{ALL}/{name}?told={word}")
-
-
-def _turned(visit: Visit, name: str, verb: str, note: str) -> bool:
-    database, now = visit.desk.database, visit.desk.clock.now()
-    by = (verb, visit.actor, note)
-    if verb == "pause":
-        return store.stop(database, name, "paused_at", by, now)
-    # Both stops, also where the first one was there.
-    return sum(store.start(database, name, column, by, now) for column in _STOPS) > 0
 
 
 PAGES = (

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dispatcher.clock import DAY, HOUR, MINUTE, SECOND
 from dispatcher.console.desk import Desk, Visit
+from dispatcher.ground.clock import DAY, HOUR, MINUTE, SECOND
 from dispatcher.store import minutes
 from dispatcher.store.glance import Glance, Hand, Heap, Queue, glance
 from dispatcher.store.minutes import Minute

@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
 
-from dispatcher.clock import DAY, HOUR, parse_moment, to_datetime
-from dispatcher.errors import Unfit
-from dispatcher.events import opaque
-from dispatcher.policy import Reason, Status
+from dispatcher.ground.clock import DAY, HOUR, parse_moment, to_datetime
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.fields import opaque
+from dispatcher.ground.policy import Reason, Status
 from dispatcher.rows import figures
 from dispatcher.store.ledger import Filter
 from dispatcher.web.reading import cursor, cursor_text

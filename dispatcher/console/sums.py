@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
 from dispatcher.console.sieve import Sieve
 from dispatcher.console.view import View
-from dispatcher.events import decimal_text
+from dispatcher.ground.money import decimal_text
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.rows import figures
 from dispatcher.store.through import Place

@@ -8,21 +8,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dispatcher.account import Account, Power
-from dispatcher.errors import Refused
-from dispatcher.policy import Verb
+from dispatcher.ground.account import Account, Power
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.policy import Verb
 from dispatcher.store import ledger, line, replays, through
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row
-from dispatcher.store.operators import Standing, standings
+from dispatcher.store.operators import Standing, standing_of
 from dispatcher.store.replays import Counted, Replay, Which
 
 Place = tuple[int, int]
 History = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 # So many rows are taken by hand at once.
 MOST_AT_ONCE = 1_000
-_TURNS = {"pause": replays.pause, "resume": replays.resume, "cancel": replays.cancel}
-_LOOKS_ONLY = "this account may look, and not replay or resolve"
+_LOOKS_ONLY = "this account may look, and not replay or resolve; ask an administrator for one that may"
+
+
+def actor_of(account: Account) -> str:
+    """Who does it, for the journal; told from people who work on this machine, and from API keys."""
+    return f"console:{account.name}"
 
 
 class View:
@@ -68,19 +72,19 @@ class View:
     def standing(self, operator: str) -> Standing | None:
         if not self._account.sees(operator):
             return None
-        return next((one for one in standings(self._database) if one.name == operator), None)
+        return standing_of(self._database, operator)
 
     def sort_out(self, rows: Sequence[Row], verb: Verb) -> Change:
         """What `replay` or `resolve` would take."""
         return ledger.sort_out(self._own(rows), verb)
 
     def replay(self, rows: Sequence[Row], now: int) -> Change:
-        change = ledger.replay(self._database, self._own(rows), self._actor(), now)
+        change = ledger.replay(self._database, self._own(rows), actor_of(self._account), now)
         self._database.ring()
         return change
 
     def resolve(self, rows: Sequence[Row], note: str, now: int) -> Change:
-        change = ledger.resolve(self._database, self._own(rows), self._actor(), note, now)
+        change = ledger.resolve(self._database, self._own(rows), actor_of(self._account), note, now)
         # Whoever stood behind it in line is due.
         self._database.ring()
         return change
@@ -94,7 +98,7 @@ class View:
         narrow = self._narrow(which)
         if narrow is None or not self._account.may(Power.MEND):
             raise Refused(_LOOKS_ONLY)
-        return replays.make(self._database, narrow, pace, self._actor(), note, now)
+        return replays.make(self._database, narrow, pace, actor_of(self._account), note, now)
 
     def job(self, number: int) -> Replay | None:
         """A bulk replay; one about several operators is for those who see all of them."""
@@ -108,7 +112,7 @@ class View:
         """Pause, resume or cancel it. Raises NotNow."""
         if not self._sees_all_of(job) or not self._account.may(Power.MEND):
             raise Refused(_LOOKS_ONLY)
-        return _TURNS[verb](self._database, job.id, self._actor(), now)
+        return replays.TURNS[verb](self._database, job.id, actor_of(self._account), now)
 
     def _sees_all_of(self, job: Replay) -> bool:
         return self._account.operator in (None, job.which.operator)
@@ -118,10 +122,6 @@ class View:
         if bound is None:
             return which
         return which._replace(operator=bound) if which.operator in (None, bound) else None
-
-    def _actor(self) -> str:
-        """Who did it, for the record; told from people on this machine, and from the API's clients."""
-        return f"console:{self._account.name}"
 
     def _own(self, rows: Sequence[Row]) -> list[Row]:
         if not self._account.may(Power.MEND):

@@ -2,24 +2,26 @@
 
 Batches at the database, concurrency at the wire: one store thread makes one transaction after the other, each
 settling whatever has finished since the last one and claiming into the places that came free.
+
+Longer than other files, since a delivery's whole way is read in one place.
 """
 
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import ParamSpec, TypeVar
 
-from dispatcher.clock import Clock
-from dispatcher.dispatch.attempt import UNKNOWN, Attempts
+from dispatcher.dispatch.attempt import Attempts
+from dispatcher.dispatch.ended import Ended, Heard, interrupted
 from dispatcher.dispatch.lane import Change, Lane, Turn
 from dispatcher.dispatch.outage import Outage
 from dispatcher.dispatch.shares import Wish, shares, slow_share
-from dispatcher.errors import Contended, Refused, StoreUnavailable
-from dispatcher.figures import Figures
-from dispatcher.policy import Claim, Outcome, Reason, Rule, Verb, Verdict, judge, judge_interrupted
+from dispatcher.dispatch.thread import store_threads
+from dispatcher.ground.clock import MILLISECOND, SECOND, Clock
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.figures import Figures
+from dispatcher.ground.policy import Claim, Outcome, Reason, Rule, Verb, Verdict
 from dispatcher.store import corridor, operators
 from dispatcher.store.corridor import Settlement, Turned
 from dispatcher.store.engine import Database
@@ -29,13 +31,14 @@ from dispatcher.tracing import Traces
 
 __all__ = ["Attempts", "Dispatch", "Lane"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # Claims in one turn. With all free places in one, the store and the wire would wait for each other by turns;
 # with too few, the cost of a transaction is shared by too few.
 CLAIMED_AT_ONCE = 256
-BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+# What falls due within so much of a look at the store (µs) is taken up with what comes meanwhile, or by one look for
+# all of it: each of its own would keep the store busy with looks and transactions, before which the next event waits.
+GATHER = 10 * MILLISECOND
+_BROKE = "a bug of ours: report this line; ask the operator whether it has booked before you replay"
 
 
 async def _nothing_new(_revision: int) -> None:
@@ -75,15 +78,17 @@ class Dispatch:
         self._clock = clock
         self._log = log
         self._arm = arm
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self.store, self.beside, self._rests = store_threads(database.place, self.outage)
         # By id and token, from the claim until it is settled: the attempt, which may have ended already.
         self._held: dict[tuple[int, int], asyncio.Task[None]] = {}
         self.in_flight = 0
         self._done: list[Settlement] = []
+        # Attempts that are not settled by what is known of their operators, but by what is read next.
+        self._unsure: list[Ended] = []
+        self._heard = Heard()
         self._wake = asyncio.Event()
-        self._look = True
+        self._look, self._stopping, self._fed = True, False, set[str]()
         self._rescue_before: int | None = None
-        self._stopping = False
         # Those with whom this worker shares the operators' places.
         self.crew = Crew()
         self._unknown: set[str] = set()
@@ -96,6 +101,21 @@ class Dispatch:
         """Something may be due: look at the store soon."""
         self._look = True
         self._wake.set()
+
+    def feed(self, operators: Collection[str]) -> None:
+        """These have work that is due: claim it soon, without a look at what all the others have.
+
+        Between two turns: one that is under way has not seen that work, and would call them sated.
+        """
+        self._fed.update(operators)
+        self._wake.set()
+
+    def fell_due(self) -> None:
+        """The alarm rang: as `look`, unless that was just done; then a little later, if nothing comes before."""
+        if self._heard.ago < GATHER / SECOND:
+            self._arm(self._clock.now() + GATHER)
+        else:
+            self.look()
 
     def join(self, crew: Crew) -> None:
         """So many workers are there now: from now on each operator's places are shared by them."""
@@ -119,9 +139,17 @@ class Dispatch:
             if await self.step():
                 continue
             if self._stopping and not self._held:
-                self._thread.shutdown()
+                self.close()
                 return
+            if not self.in_flight:
+                self._rests.set()
             await self._wake.wait()
+            self._rests.clear()
+
+    def close(self) -> None:
+        """When what was asked of the store is done."""
+        self.beside.close()
+        self.store.close()
 
     async def step(self) -> bool:
         """One round of looking, settling and claiming; False when there was nothing to do."""
@@ -130,7 +158,14 @@ class Dispatch:
             await self.rescue(before)
             self._note_again = True
         await self._record_all()
-        if self._look and not self._stopping:
+        for name in self._fed:
+            lane = self.lanes.get(name)
+            if lane is None or lane.rests(self._clock.now()):
+                self._look = True
+            else:
+                lane.hungry = True
+        self._fed.clear()
+        if self._unsure or (self._look and not self._stopping):
             self._look = False
             await self._survey()
             if self._changes and self.unnoted is None:
@@ -157,24 +192,23 @@ class Dispatch:
         rows = await self.store(corridor.adopt, self._database, before, frozenset(self._held), token)
         if rows:
             self._log.warning("claims_rescued", count=len(rows))
-            await self._turn([self._interrupted(row.claim, row.claimed_at) for row in rows], [])
-
-    def _interrupted(self, claim: Claim, claimed_at: int) -> Settlement:
-        lane = self.lanes.get(claim.operator)
-        now = self._clock.now()
-        outcome = Outcome(claimed_at, now, None, reason=Reason.INTERRUPTED, detail="the worker died during the attempt")
-        if lane is None:
-            # Whose schedule nobody knows is not dead by another's: it waits until it is configured again.
-            return Settlement(claim, outcome, Verdict(Verb.RETRY, now, Reason.INTERRUPTED, anchor_at=claim.anchor_at))
-        schedule = lane.operator.terms.get(claim.type, UNKNOWN).schedule
-        verdict = judge_interrupted(claim, now, schedule, lane.closed(now))
-        return Settlement(claim, outcome, verdict, lane.operator.blocks)
+            if not self._heard.young(self._clock.now()):
+                await self._survey()
+            now = self._clock.now()
+            done = [interrupted(self.lanes.get(row.claim.operator), row.claim, row.claimed_at, now) for row in rows]
+            await self._turn(done, [])
 
     async def _survey(self) -> None:
         """Ask which operators have work due, and set the alarm for the earliest that is not due yet."""
+        # Those that end while it is asked wait for the next one; where it fails, all do.
+        before, now, ticks = len(self._unsure), self._clock.now(), time.monotonic()
         found = await self.store(corridor.survey, self._database)
         if found.revision != self.revision:
             await self.refresh(found.revision)
+        self._heard.asked(now, ticks)
+        for ended in self._unsure[:before]:
+            self._settle(ended, ended.judged())
+        del self._unsure[:before]
         now = self._clock.now()
         for name, due_at in found.earliest.items():
             lane = self.lanes.get(name)
@@ -188,7 +222,7 @@ class Dispatch:
                 if lane.rests(now):
                     self._arm(lane.rest_until)
             else:
-                self._arm(due_at)
+                self._arm(max(due_at, now + GATHER))
 
     async def _record_all(self) -> None:
         """What is refused, since the journal can't be sealed, ends no delivery: it stands in its lane, and waits here.
@@ -205,7 +239,7 @@ class Dispatch:
             except Refused as refused:
                 if self.unnoted != str(refused):
                     told = {"operator": change.operator, "verb": change.turn.value, "error": str(refused)}
-                    self._log.error("not_noted", **told, mend="then restart this worker; deliveries go on meanwhile")
+                    self._log.error("not_noted", **told, mend="mend that and restart this worker; deliveries go on")
                 self.unnoted = str(refused)
                 return
             self._changes.pop(0)
@@ -258,17 +292,16 @@ class Dispatch:
         for name in turned.freed & self.lanes.keys():
             # Whoever stood behind a delivery that has left its line is due now.
             self.lanes[name].hungry = True
-        claims: dict[str, list[Claim]] = {name: [] for name in asked}
-        for claim in turned.claimed:
-            claims[claim.operator].append(claim)
+        came = Counter(claim.operator for claim in turned.claimed)
+        lanes = {lane.operator.name: lane for lane, _ in wanted}
+        # Whoever is replayed has waited for long, and lets the others go first.
+        for claim in sorted(turned.claimed, key=lambda claim: claim.run_from > 0):
+            self._start(lanes[claim.operator], claim)
         for lane, most in wanted:
-            came = claims[lane.operator.name]
-            for claim in came:
-                self._start(lane, claim)
-            if len(came) < most:
+            if came[lane.operator.name] < most:
                 # Nothing more is due; when the next one is, only the store knows.
                 lane.hungry = False
-                self._look = True
+                self._arm(now + GATHER)
 
     def _turn_timed(self, done: list[Settlement], asked: dict[str, int], now: int) -> Turned:
         started = time.perf_counter_ns()
@@ -289,28 +322,39 @@ class Dispatch:
 
     async def _attempt(self, lane: Lane, claim: Claim) -> None:
         """One attempt, from the frozen event to a settlement; whatever happens, a settlement comes of it."""
-        started_at, terms = self._clock.now(), lane.operator.terms.get(claim.type, UNKNOWN)
+        ended, verdict = await self._made(lane, claim)
+        self._heed(lane, ended.outcome, verdict)
+        young = verdict.verb is Verb.DELIVER or self._heard.young(ended.outcome.ended_at)
+        if young and not ended.ends_its_window(verdict):
+            self._settle(ended, verdict)
+        else:
+            # Nothing dies, and no window begins, by what was known of its operator long ago. Its place is not free yet.
+            self._unsure.append(ended)
+        if claim.run_from and claim.sequence is None and not lane.hungry:
+            # Nobody waits for what is replayed: it shares the others' next transaction, or one with its like.
+            asyncio.get_running_loop().call_later(GATHER / SECOND, self._wake.set)
+        else:
+            self._wake.set()
+
+    async def _made(self, lane: Lane, claim: Claim) -> tuple[Ended, Verdict]:
+        """Seal, post and judge. Raises nothing: a bug of ours is an outcome, too."""
+        started_at, terms = self._clock.now(), lane.terms(claim.type)
         key_version, probe = lane.key_version, lane.held
         span = None if self.traces is None else self.traces.begin(claim)
         try:
             outcome = await self._attempts.make(lane, claim, None if span is None else span.traceparent)
-            closed = lane.closed(outcome.ended_at)
-            kept = lane.closed_within(claim.due_at, outcome.ended_at) if outcome.ours else 0
-            verdict = judge(claim, outcome, terms.schedule, terms.rule, closed, probe=probe, kept=kept)
+            ended = Ended(lane, claim, outcome, terms.schedule, terms.rule, probe, lane.closed_total, span)
+            return ended, ended.judged()
         except Exception as error:
             # A bug of ours, and the request may be out: it counts as doubtful and is shown.
-            self._log.exception("attempt_broke", id=claim.id, operator=claim.operator)
-            outcome = Outcome(
-                started_at,
-                self._clock.now(),
-                None,
-                reason=Reason.INTERRUPTED,
-                detail=type(error).__name__,
-                key_version=key_version,
-            )
-            verdict = judge(claim, outcome, terms.schedule, Rule(), lane.closed(outcome.ended_at), probe=probe)
-        if span is not None:
-            span.end(outcome, verdict)
+            self._log.exception("attempt_broke", id=claim.id, operator=claim.operator, mend=_BROKE)
+            now, told = self._clock.now(), type(error).__name__
+            outcome = Outcome(started_at, now, None, None, Reason.INTERRUPTED, detail=told, key_version=key_version)
+            ended = Ended(lane, claim, outcome, terms.schedule, Rule(), probe, lane.closed_total, span)
+            return ended, ended.judged()
+
+    def _heed(self, lane: Lane, outcome: Outcome, verdict: Verdict) -> None:
+        """What an attempt says of its operator, to the breaker, and of this machine."""
         change = lane.note(verdict, outcome.ended_at)
         if lane.cut_off or outcome.http_status is not None:
             self.own_fault = outcome.detail if lane.cut_off else None
@@ -318,29 +362,9 @@ class Dispatch:
             self._changes.append(change)
         if lane.rests(outcome.ended_at):
             self._arm(lane.rest_until)
-        lane.end(outcome)
+
+    def _settle(self, ended: Ended, verdict: Verdict) -> None:
+        """With the next turn."""
+        ended.lane.end(ended.outcome)
         self.in_flight -= 1
-        self._done.append(Settlement(claim, outcome, verdict, lane.operator.blocks))
-        self._wake.set()
-
-    async def on_the_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run on the store thread, once."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *args, **kwargs))
-
-    async def store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run on the store thread; while the store is away, wait and try again: nothing held here is given up."""
-        who, tried = object(), 0
-        try:
-            while True:
-                try:
-                    given = await self.on_the_thread(work, *args, **kwargs)
-                except StoreUnavailable as error:
-                    if tried or not isinstance(error, Contended):
-                        self.outage.failed(who, str(error))
-                    await asyncio.sleep(BACKOFF_SECONDS[min(tried, len(BACKOFF_SECONDS) - 1)])
-                    tried += 1
-                else:
-                    self.outage.passed(who)
-                    return given
-        finally:
-            self.outage.forget(who)
+        self._done.append(ended.settlement(verdict))

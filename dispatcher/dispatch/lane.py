@@ -4,20 +4,21 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from dispatcher.dispatch.form import Form, form_of
 from dispatcher.dispatch.shares import SLOW
-from dispatcher.operator import Operator
-from dispatcher.policy import PUT_OFF, Outcome, Reason, Verb, Verdict
+from dispatcher.ground.operator import Auth, Operator, Terms
+from dispatcher.ground.policy import PUT_OFF, Outcome, Reason, Rule, Verb, Verdict
+from dispatcher.ground.schedule import Delays
 from dispatcher.seal import Seal
 from dispatcher.store.operators import Closing, Standing
 from dispatcher.store.workers import Crew
 from dispatcher.wire import Grant, Transport
 
-if TYPE_CHECKING:
-    from dispatcher.dispatch.attempt import Form
-
 ALONE = Crew()
+# For a message type of another version of ours: nobody here can say anything of it.
+UNKNOWN = Terms(None, Auth.NONE, Delays(), Rule())
 # Stops; of a pause or a hold that is further back, a put-off takes that it was none.
 REMEMBERED = 64
 
@@ -70,7 +71,7 @@ class Lane:
     closed_total: int = 0
     closings: deque[Closing] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     unwritten: list[Change] = field(default_factory=list)
-    forms: "dict[str, Form]" = field(default_factory=dict)
+    forms: dict[str, Form] = field(default_factory=dict)
 
     def places(self, now: int, crew: Crew = ALONE) -> int:
         """How many more one of this crew may send now; while it is held one at a time, to see whether it is back."""
@@ -103,21 +104,36 @@ class Lane:
         """For how long it was paused or held up to now (µs), in all."""
         return self.closed_total + (max(0, now - self.closed_since) if self.closed_since is not None else 0)
 
-    def closed_within(self, start: int, end: int) -> int:
-        """How much of that time (µs) it was paused or held, by what was last read: never more than it was."""
-        before = self.closed(start)
-        for since, total in reversed(self.closings):
-            if start >= since:
-                before = min(before, total + start - since)
+    def closed_by(self, at: int, known: int = 0) -> int:
+        """As `closed`, for a moment that is past: but for what came after it, as far as that was read.
+
+        `known`: what had been added up by then. A clock that was set back since does not take it away.
+        """
+        total = self.closed(at)
+        for since, before in reversed(self.closings):
+            if before < known:
                 break
-            before = total
-        return max(0, self.closed(end) - before)
+            if at >= since:
+                return min(total, before + at - since)
+            total = before
+        return total
 
     def take(self, fresh: "Lane") -> None:
         """New settings, for attempts that begin from now on; what is under way ends with those it began with."""
         self.operator, self.seal, self.transport, self.grant = fresh.operator, fresh.seal, fresh.transport, fresh.grant
         self.key_version = fresh.key_version
         self.forms = {}
+
+    def terms(self, kind: str) -> Terms:
+        """What the operator wants of this message type."""
+        return self.operator.terms.get(kind, UNKNOWN)
+
+    def form(self, kind: str) -> Form:
+        """Of this message type, by the settings in force. Raises Unfit where the operator takes no such message."""
+        found = self.forms.get(kind)
+        if found is None:
+            found = self.forms[kind] = form_of(self.operator, self.seal, self.key_version, kind)
+        return found
 
     def stand(self, standing: Standing, closings: Sequence[Closing] = ()) -> bool:
         """As the database has it: paused or held by whomever. True where it is held and has no breaker any more."""

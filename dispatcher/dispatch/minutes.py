@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-from dispatcher.clock import DAY, Clock
 from dispatcher.dispatch import Dispatch
-from dispatcher.errors import Refused, StoreUnavailable
-from dispatcher.figures import Summed
+from dispatcher.ground.clock import DAY, Clock
+from dispatcher.ground.errors import Refused, StoreUnavailable
+from dispatcher.ground.figures import Summed
 from dispatcher.store import minutes
 from dispatcher.store.engine import Database
 from dispatcher.store.minutes import Minute
@@ -39,13 +39,15 @@ class Minutes:
         if not rows:
             return
         try:
-            await self._dispatch.on_the_thread(self._put, rows)
+            await self._dispatch.store.once(self._put, rows)
         except (StoreUnavailable, Refused):
             # While the store is away nothing more is settled, so that what waits here does not grow.
             self._dispatch.figures.give_back(rows)
         except Exception:
             # A bug of ours; the deliveries go on.
-            self._log.exception("minutes_broke")
+            self._log.exception(
+                "minutes_broke", mend="a bug of ours: report this line; only figures by the minute are lost"
+            )
 
     def write_rest(self) -> None:
         """Once the corridor has stopped. Raises StoreUnavailable, and Refused."""

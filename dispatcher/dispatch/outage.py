@@ -9,6 +9,7 @@ from dispatcher.telemetry import Log
 # made; then now and then, for whoever begins to read the log only then.
 SOON_SECONDS = 5.0
 AGAIN_SECONDS = 60.0
+_MEND = "mend what the error says; what is held is kept and settled then, so leave this process running"
 
 
 class Outage:
@@ -41,7 +42,7 @@ class Outage:
         if begins or now >= self._tell_at:
             self._tell_at = now + (SOON_SECONDS if begins else AGAIN_SECONDS)
             lasted = round(now - self._since, 1)
-            self._log.error("store_unavailable", error=fault, held=self._held(), away_seconds=lasted)
+            self._log.error("store_unavailable", error=fault, held=self._held(), away_seconds=lasted, mend=_MEND)
 
     def passed(self, who: object) -> None:
         if self.forget(who) and not self._faults:

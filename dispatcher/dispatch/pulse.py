@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from dispatcher.dispatch import Dispatch
-from dispatcher.errors import Refused, StoreUnavailable
+from dispatcher.ground.errors import Refused, StoreUnavailable
 from dispatcher.store import workers
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log
@@ -33,7 +33,7 @@ class Pulse:
 
     async def beat(self) -> None:
         try:
-            beat = await self._dispatch.on_the_thread(workers.beat, self._database, broken=self._broken)
+            beat = await self._dispatch.store.once(workers.beat, self._database, broken=self._broken)
         except (StoreUnavailable, Refused) as error:
             # An idle corridor only reads: a server that takes no writes, or a store that is copied, is found here.
             self._broken = True
@@ -42,7 +42,9 @@ class Pulse:
         except Exception:
             # A bug of ours; without a beat the others would take this worker for dead while it works.
             self._broken = True
-            self._log.exception("beat_broke")
+            self._log.exception(
+                "beat_broke", mend="a bug of ours: report this line; others take this worker over if it lasts"
+            )
             return
         self._broken = False
         self._dispatch.outage.passed(self)

@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dispatcher.clock import MILLISECOND
+from dispatcher.ground.clock import MILLISECOND
 
 SLOW = 500 * MILLISECOND
 

@@ -5,16 +5,16 @@ booked it although no yes came.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from dispatcher.clock import GMT8, MILLISECOND, SECOND, iso, to_datetime
-from dispatcher.events import printable
 from dispatcher.explain.case import Case, gather
 from dispatcher.explain.words import TONGUES, Tongue
-from dispatcher.operator import Terms
-from dispatcher.policy import Reason, Status, Trigger
+from dispatcher.ground.clock import GMT8, MILLISECOND, SECOND, iso, parse_moment, to_datetime
+from dispatcher.ground.fields import printable
+from dispatcher.ground.operator import Terms
+from dispatcher.ground.policy import Reason, Status, Trigger
 from dispatcher.rows import amounts
 from dispatcher.store.ledger import Row
 
@@ -115,14 +115,19 @@ class _Teller:
         return Sentence("accepted", row.accepted_at, text)
 
     def _attempt(self, attempt: Mapping[str, Any]) -> Sentence:
-        at = _moment(attempt["started_at"])
+        at = parse_moment(attempt["started_at"], 0)
         return Sentence("attempt", at, self._joined(self._of_attempt(attempt, at)))
+
+    def _took(self, ms: int) -> str:
+        if ms * MILLISECOND < SECOND:
+            return self._say("took_ms", ms=ms)
+        return self._say("took", seconds=f"{ms * MILLISECOND / SECOND:.1f}")
 
     def _of_attempt(self, attempt: Mapping[str, Any], at: int) -> Iterator[str]:
         trigger = self._tongue.triggers[Trigger(attempt["trigger"])]
         yield self._say("attempt", n=attempt["n"], trigger=trigger, at=self._at(at))
         if attempt["duration_ms"] is not None:
-            yield self._say("took", seconds=f"{attempt['duration_ms'] * MILLISECOND / SECOND:.1f}")
+            yield self._took(attempt["duration_ms"])
         reason = None if attempt["reason"] is None else Reason(attempt["reason"])
         yield self._say("success") if reason is None else self._tongue.reasons[reason]
         if attempt["http_status"] is not None:
@@ -138,7 +143,7 @@ class _Teller:
             yield self._say("late")
 
     def _by_hand(self, action: Mapping[str, Any]) -> Sentence:
-        at, verb = _moment(action["at"]), str(action["verb"])
+        at, verb = parse_moment(action["at"], 0), str(action["verb"])
         name = verb if verb in ("replay", "resolve") else "by_hand"
         text = self._say(name, at=self._at(at), actor=self._quoted(action["actor"]), verb=self._quoted(verb))
         if action["note"]:
@@ -212,9 +217,3 @@ class _Teller:
         anchor = ends if run.anchor_at is None else run.anchor_at + standing.closed_total
         given_up = terms.schedule.given_up(run.failures, anchor, ends)
         yield self._say("next_last") if given_up == ends else self._say("next_end", at=self._at(given_up))
-
-
-def _moment(text: str) -> int:
-    """µs since 1970 of a time as `--json` writes it."""
-    since = datetime.fromisoformat(text) - to_datetime(0)
-    return since.days * 86_400 * SECOND + since.seconds * SECOND + since.microseconds

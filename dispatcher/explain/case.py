@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dispatcher.operator import Operator
+from dispatcher.ground.operator import Operator
 from dispatcher.store import ledger
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Row

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from dispatcher.policy import Reason, Trigger
+from dispatcher.ground.policy import Reason, Trigger
 
 
 class Tongue(NamedTuple):
@@ -46,6 +46,7 @@ ENGLISH = Tongue(
         "amounts": "It tells: {amounts}.",
         "attempt": "Attempt {n} ({trigger}) began at {at}.",
         "took": "It took {seconds} s.",
+        "took_ms": "It took {ms} ms.",
         "success": "The operator answered that it has booked it.",
         "http": "HTTP status: {status}.",
         "code": "Code: {code}.",
@@ -120,6 +121,7 @@ CHINESE = Tongue(
         "amounts": "金额：{amounts}。",
         "attempt": "第 {n} 次通知（{trigger}）开始于 {at}。",
         "took": "用时 {seconds} 秒。",
+        "took_ms": "用时 {ms} 毫秒。",
         "success": "商户答复已入账。",
         "http": "HTTP 状态码：{status}。",
         "code": "返回码：{code}。",
@@ -127,7 +129,7 @@ CHINESE = Tongue(
         "doubt": "商户仍可能已入账。",
         "late": "该结果到达时此次通知已被放弃：仅作记录，不影响状态。",
         "replay": "{at}，{actor} 下令重新发送。",
-        "resolve": "{at}，{actor} 人工结案。",
+        "resolve": "{at}，{actor} 人工处理。",
         "by_hand": "{at}，{actor} 人工操作：{verb}。",
         "note": "备注：{note}。",
         "booked_yes": "是否入账：是。商户已确认。",
@@ -140,11 +142,11 @@ CHINESE = Tongue(
         "booked_no_refused": "是否入账：按商户自己的答复为否，没有一次表示成功。如有疑问，以商户账目为准。",
         "next_delivered": "不再发送。",
         "next_sending": "正在通知。",
-        "next_dead": "已放弃：不再自动发送。可由人工重发或结案。",
+        "next_dead": "已放弃：不再自动发送。可重发或人工处理。",
         "next_dead_final": "商户的返回码表示终局，故未再重试。",
-        "next_ask": "结案前请先向商户核对此订单。如重新发送，商户须按订单号识别，不得重复入账。",
-        "next_close": "商户已确认入账：不应重发，可由人工结案。",
-        "next_resolved": "已结案：不再发送。",
+        "next_ask": "人工处理前请先向商户核对此订单。如重新发送，商户须按订单号识别，不得重复入账。",
+        "next_close": "商户已确认入账：不应重发，可人工处理。",
+        "next_resolved": "已人工处理：不再发送。",
         "next_parked": "排在同一队列较早的事件之后，待其离队后发送。",
         "next_gone": "该商户没有生效的设置：设置完成前不会发送。",
         "next_paused": "商户自 {at} 起暂停：恢复前不会发送。暂停不消耗重试次数。",

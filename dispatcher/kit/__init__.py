@@ -7,13 +7,13 @@ it is secret: it is made from a stand-in for the operator (`stand_in`), whose ke
 import json
 from collections.abc import Mapping
 
+from dispatcher.ground.operator import Operator
 from dispatcher.kit.facts import facts_of
 from dispatcher.kit.guide import guide
 from dispatcher.kit.page import page
 from dispatcher.kit.receivers import receivers
 from dispatcher.kit.stand_in import stand_in
 from dispatcher.kit.vectors import example, vectors
-from dispatcher.operator import Operator
 
 __all__ = ["kit_files"]
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from dispatcher.crypto import IvEncoding, IvMode, KeyEncoding, Output, Padding
-from dispatcher.errors import Refused
+from dispatcher.ground.crypto import IvEncoding, IvMode, KeyEncoding, Output, Padding
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.operator import Auth, NetCheck, Operator, TimeUnit
+from dispatcher.ground.policy import Rule
 from dispatcher.kit.stand_in import PLAYERS_TOKEN, StandIn
-from dispatcher.operator import Auth, NetCheck, Operator, TimeUnit
-from dispatcher.policy import Rule
 from dispatcher.protocols import PROTOCOLS
+from dispatcher.protocols.base import agreeing
 
 # What a key's text means, as a comment beside the code that reads it.
 _KEY_TOLD = {
@@ -147,23 +148,9 @@ def facts_of(given: StandIn) -> Facts:
 
 def _message(kind: str, url: str, auth: str, rule: Rule) -> Message:
     status = 200 if 200 in rule.statuses else min(rule.statuses - _NO_CONTENT or rule.statuses)
-    answer = "" if status in _NO_CONTENT else json.dumps(_yes(rule), ensure_ascii=False, separators=(",", ":"))
+    body = agreeing(rule, {}) or {"message": "ok"}
+    answer = "" if status in _NO_CONTENT else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     return Message(kind, url, urlsplit(url).path or "/", auth, status, answer, bool(rule.numeric))
-
-
-def _yes(rule: Rule) -> dict[str, object]:
-    """The smallest body that the rule takes for success."""
-    body: dict[str, object] = {}
-    if rule.field:
-        body = _with(body, rule.field, [*rule.values, *sorted(rule.extra)][0])
-    if rule.numeric:
-        body = _with(body, rule.numeric, 0)
-    return body or {"message": "ok"}
-
-
-def _with(body: object, path: Sequence[str], value: object) -> dict[str, object]:
-    inside: dict[str, object] = dict(body) if isinstance(body, dict) else {}
-    return inside | {path[0]: _with(inside.get(path[0]), path[1:], value) if path[1:] else value}
 
 
 def _noes(rules: Sequence[Rule]) -> dict[str, int]:

@@ -6,16 +6,17 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dispatcher.clock import DAY, HOUR, MINUTE, SECOND, duration_text
-from dispatcher.events import Field, schema_of
+from dispatcher.ground.clock import DAY, HOUR, MINUTE, SECOND, duration_text
+from dispatcher.ground.fields import Field, schema_of
+from dispatcher.ground.lang import words
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import Reason, Rule
+from dispatcher.ground.schedule import Delays, Schedule
 from dispatcher.kit.facts import Facts, Message
 from dispatcher.kit.receivers import LANGUAGES
 from dispatcher.kit.stand_in import HIDDEN, StandIn
 from dispatcher.kit.text import fill, filters
 from dispatcher.kit.vectors import Example
-from dispatcher.lang import words
-from dispatcher.operator import Operator
-from dispatcher.policy import Delays, Reason, Rule, Schedule
 from dispatcher.protocols import PROTOCOLS
 
 # The example's first attempt ends at noon; how long one takes is left out.

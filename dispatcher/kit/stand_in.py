@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from dispatcher.crypto import (
+from dispatcher.ground.crypto import (
     BLOCK,
     CryptoReading,
     IvEncoding,
@@ -23,8 +23,8 @@ from dispatcher.crypto import (
     read_iv,
     read_key,
 )
-from dispatcher.operator import OAuth, Operator, Signing, Terms, Tls
-from dispatcher.secret import Secret
+from dispatcher.ground.operator import OAuth, Operator, Signing, Terms, Tls
+from dispatcher.ground.secret import Secret
 
 HIDDEN = "YOUR-SECRET"
 TOKEN = "kit-test-token"

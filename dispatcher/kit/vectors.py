@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dispatcher.accept import read_event
-from dispatcher.clock import SECOND
-from dispatcher.crypto import BLOCK, Output
+from dispatcher.ground.clock import SECOND
+from dispatcher.ground.crypto import BLOCK, Output
+from dispatcher.ground.operator import Auth
+from dispatcher.ground.policy import Claim
+from dispatcher.ground.secret import Secret
 from dispatcher.kit.facts import Facts, Message
 from dispatcher.kit.stand_in import PLAYERS_TOKEN, StandIn
-from dispatcher.operator import Auth
-from dispatcher.policy import Claim
 from dispatcher.protocols import PROTOCOLS
-from dispatcher.protocols.credentials import message_id, minted_token, signature_headers
+from dispatcher.protocols.credentials import attempt_headers, message_headers, minted_token
 from dispatcher.seal import Seal
 
 # 2026-01-01T00:00:00Z, in µs.
@@ -107,26 +108,22 @@ class Sender:
         return Made(self.headers(kind, self.claim(kind, event), body.encode(), now), body)
 
     def headers(self, kind: str, claim: Claim, body: bytes, now: int) -> dict[str, str]:
-        headers = {"content-type": "application/json"}
+        more = [(name, value.reveal()) for name, value in self.operator.headers.items()]
+        more += attempt_headers(self.operator, claim, body, now)
         bearer = self._bearer(self.operator.terms[kind].auth, claim.uid, now)
-        if bearer is not None:
-            headers["authorization"] = f"Bearer {bearer}"
-        headers |= {name.lower(): value.reveal() for name, value in self.operator.headers.items()}
-        if self.operator.signing is not None:
-            headers |= dict(signature_headers(self.operator.signing, message_id(claim), body, now))
-        return headers
+        return {name.lower(): value for name, value in message_headers(bearer, more)}
 
-    def _bearer(self, auth: Auth, uid: str, now: int) -> str | None:
+    def _bearer(self, auth: Auth, uid: str, now: int) -> Secret | None:
         match auth:
             case Auth.NONE:
                 return None
             case Auth.PER_EVENT:
-                return PLAYERS_TOKEN
+                return Secret(PLAYERS_TOKEN)
             case Auth.MINTED if self.operator.mint is not None:
-                return minted_token(self.operator.mint, uid, now, self.sealed).reveal()
+                return minted_token(self.operator.mint, uid, now, self.sealed)
             case Auth.OAUTH2 if self.operator.oauth is not None:
-                return self.operator.oauth.client_secret.reveal()
-        return None if self.operator.token is None else self.operator.token.reveal()
+                return self.operator.oauth.client_secret
+        return self.operator.token
 
 
 def vectors(given: StandIn, facts: Facts) -> dict[str, Any]:

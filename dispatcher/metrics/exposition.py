@@ -14,11 +14,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from dispatcher.clock import Clock
-from dispatcher.errors import StoreUnavailable
-from dispatcher.figures import Figures
+from dispatcher.ground.clock import Clock
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.figures import Figures
 from dispatcher.metrics.families import Seen, State, Work, families
-from dispatcher.store.backlog import Standing, standing
+from dispatcher.store.backlog import Workload, workload
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log
 
@@ -46,11 +46,11 @@ class Exposition:
         self._log = log
         self._figures = figures
         self._state = state
-        self._ask = partial(standing, database, types)
+        self._ask = partial(workload, database, types)
         self._clock = clock
-        self._standing: Standing | None = None
+        self._workload: Workload | None = None
         self._asked_at = float("-inf")
-        self._asking: asyncio.Future[Standing] | None = None
+        self._asking: asyncio.Future[Workload] | None = None
         # A store that hangs holds the one, and never the other.
         self._asks = ThreadPoolExecutor(1, thread_name_prefix="backlog")
         self._writes = ThreadPoolExecutor(1, thread_name_prefix="metrics")
@@ -69,26 +69,26 @@ class Exposition:
         for one in (self._asks, self._writes):
             one.shutdown(wait=False, cancel_futures=True)
 
-    async def _fresh(self) -> Standing | None:
+    async def _fresh(self) -> Workload | None:
         """As the store has it now, or a few seconds ago; None where nobody can tell."""
         if time.monotonic() - self._asked_at > FRESH_SECONDS and self._asking is None:
-            asked, self._standing = time.monotonic(), None
+            asked, self._workload = time.monotonic(), None
             self._asking = asyncio.get_running_loop().run_in_executor(self._asks, self._ask, self._clock.now())
             self._asking.add_done_callback(partial(self._heard, asked))
         if self._asking is not None:
             await asyncio.wait([self._asking], timeout=PATIENCE_SECONDS)
-        return self._standing
+        return self._workload
 
-    def _heard(self, asked: float, answer: "asyncio.Future[Standing]") -> None:
+    def _heard(self, asked: float, answer: "asyncio.Future[Workload]") -> None:
         self._asking = None
         if answer.cancelled():
             return
         error = answer.exception()
         if error is None:
-            self._standing, self._asked_at = answer.result(), asked
+            self._workload, self._asked_at = answer.result(), asked
         elif not isinstance(error, StoreUnavailable):
             # A bug of ours; whoever watches sees that the store could not be asked.
-            self._log.error("metrics_broke", exc_info=error)
+            self._log.error("metrics_broke", exc_info=error, mend="a bug of ours: report this line; deliveries go on")
 
     def _written(self, seen: Seen, accept: str) -> tuple[bytes, str]:
         """Of a registry for this scrape alone: whoever comes meanwhile gets what was seen for them."""

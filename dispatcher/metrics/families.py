@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -13,9 +13,9 @@ from prometheus_client.metrics_core import (
 )
 
 from dispatcher import __version__
-from dispatcher.clock import SECOND
-from dispatcher.figures import Figures, Histogram
-from dispatcher.store.backlog import MOST_OPERATORS, Backlog, Standing
+from dispatcher.ground.clock import SECOND
+from dispatcher.ground.figures import Figures, Histogram
+from dispatcher.store.backlog import MOST_OPERATORS, Backlog, Workload
 from dispatcher.store.schema import REVISION
 
 # What stands for all operators beyond those that are told by name.
@@ -41,13 +41,19 @@ class State(NamedTuple):
     checks: Mapping[str, bool]
     work: Work | None = None
 
+    @classmethod
+    def of(cls, checks: Iterable[str], faults: Iterable[str], work: Work | None = None) -> Self:
+        """From the names of what /readyz looks at, and of what is wrong: `operator NAME` is about the operators."""
+        wrong = {"operators" if name.startswith("operator ") else name for name in faults}
+        return cls({name: name not in wrong for name in checks}, work)
+
 
 class Seen(NamedTuple):
-    """All that one scrape tells. `standing` is None where the store could not be asked."""
+    """All that one scrape tells. `workload` is None where the store could not be asked."""
 
     figures: Figures
     state: State
-    standing: Standing | None
+    workload: Workload | None
 
 
 def families(seen: Seen) -> Iterator[Metric]:
@@ -61,12 +67,12 @@ def families(seen: Seen) -> Iterator[Metric]:
     yield from _of_the_api(seen.figures, name)
     if seen.state.work is not None:
         yield from _of_the_worker(seen.figures, seen.state.work, name)
-    workers = seen.state.work.workers if seen.state.work is not None else seen.standing and seen.standing.workers
+    workers = seen.state.work.workers if seen.state.work is not None else seen.workload and seen.workload.workers
     if workers is not None:
         yield _gauge("workers", "Workers that live.", workers)
-    yield _gauge("store_up", "1 where the store could be asked.", float(seen.standing is not None))
-    if seen.standing is not None:
-        yield from _of_the_store(seen.standing, name)
+    yield _gauge("store_up", "1 where the store could be asked.", float(seen.workload is not None))
+    if seen.workload is not None:
+        yield from _of_the_store(seen.workload, name)
 
 
 def _of_the_api(figures: Figures, name: Name) -> Iterator[Metric]:
@@ -110,15 +116,15 @@ def _of_the_worker(figures: Figures, work: Work, name: Name) -> Iterator[Metric]
     yield _gauge("idle_seconds", "Since the claim loop last went round.", work.idle)
 
 
-def _of_the_store(standing: Standing, name: Name) -> Iterator[Metric]:
+def _of_the_store(workload: Workload, name: Name) -> Iterator[Metric]:
     for what, told, count in _COUNTS:
-        yield _by(what, told, "operator", _summed({one.operator: count(one) for one in standing.backlogs}, name))
+        yield _by(what, told, "operator", _summed({one.operator: count(one) for one in workload.backlogs}, name))
     oldest: dict[str, float] = {}
-    for one in standing.backlogs:
-        age = 0 if one.oldest_due_at is None else max(0, standing.now - one.oldest_due_at)
+    for one in workload.backlogs:
+        age = 0 if one.oldest_due_at is None else max(0, workload.now - one.oldest_due_at)
         oldest[name(one.operator)] = max(oldest.get(name(one.operator), 0), age / SECOND)
     yield _by("oldest_due_seconds", "Since when the longest waiting delivery is due.", "operator", oldest)
-    yield _gauge("count_limit", "Where due, waiting and dead stop counting.", standing.limit)
+    yield _gauge("count_limit", "Where due, waiting and dead stop counting.", workload.limit)
 
 
 _COUNTS: tuple[tuple[str, str, Callable[[Backlog], int]], ...] = (
@@ -131,9 +137,9 @@ _COUNTS: tuple[tuple[str, str, Callable[[Backlog], int]], ...] = (
 
 
 def _naming(seen: Seen) -> Name:
-    figures, standing, work = seen.figures, seen.standing, seen.state.work
+    figures, workload, work = seen.figures, seen.workload, seen.state.work
     named = {key[0] for key in (*figures.accepted, *figures.attempts())}
-    named |= {one.operator for one in standing.backlogs} if standing is not None else set()
+    named |= {one.operator for one in workload.backlogs} if workload is not None else set()
     named |= work.in_flight.keys() if work is not None else set()
     kept = frozenset(sorted(named)[:MOST_OPERATORS])
     return lambda operator: operator if operator in kept else OTHER

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from dispatcher.errors import Fault
-from dispatcher.events import Event, Field
-from dispatcher.operator import Operator
-from dispatcher.policy import Claim
-from dispatcher.secret import SecretBytes
+from dispatcher.ground.errors import Fault
+from dispatcher.ground.events import Event
+from dispatcher.ground.fields import Field
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import Claim, Rule
+from dispatcher.ground.secret import SecretBytes
 
 
 class Protocol(NamedTuple):
@@ -47,3 +48,18 @@ class Protocol(NamedTuple):
 def json_text(value: str) -> str:
     """A string as JSON, UTF-8 without `\\u` escapes where JSON allows it."""
     return orjson.dumps(value).decode()
+
+
+def agreeing(rule: Rule, body: Mapping[str, object]) -> dict[str, object]:
+    """An answer's body that this rule takes for a yes: this one, with whatever the rule reads in its place."""
+    wanted: list[object] = [*rule.values, *sorted(rule.extra)]
+    told = dict(body)
+    if rule.field and wanted:
+        told = _with(told, rule.field, wanted[0])
+    return _with(told, rule.numeric, 0) if rule.numeric else told
+
+
+def _with(body: object, path: Sequence[str], value: object) -> dict[str, object]:
+    """The object with this value at a path, whatever stood there."""
+    inside: dict[str, object] = dict(body) if isinstance(body, Mapping) else {}
+    return inside | {path[0]: _with(inside.get(path[0]), path[1:], value) if path[1:] else value}

@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import orjson
 
-from dispatcher.clock import MILLISECOND, SECOND
-from dispatcher.operator import Chat, Language, Notification
-from dispatcher.policy import Rule
-from dispatcher.secret import SecretBytes
+from dispatcher.ground.clock import MILLISECOND, SECOND
+from dispatcher.ground.operator import Chat, Language, Notification
+from dispatcher.ground.policy import Rule
+from dispatcher.ground.secret import SecretBytes
 
 # What is a yes: they all answer 200 to what they refuse, but for Slack.
 SUCCESS: Mapping[Chat, Rule] = {

@@ -1,4 +1,4 @@
-"""What one attempt proves itself with, made anew each time: the minted token and the signature. Pure.
+"""The headers of a message, and what one attempt proves itself with: the minted token and the signature. Pure.
 
 Sources: wire-contract.md, Per operator; Standard Webhooks 1.0, Verifying webhook authenticity.
 """
@@ -8,18 +8,36 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from dispatcher.clock import MILLISECOND, SECOND
-from dispatcher.errors import Unfit
-from dispatcher.operator import Mint, Signing, TimeUnit
-from dispatcher.policy import Claim
-from dispatcher.readers import webhook_key
-from dispatcher.secret import Secret
+from dispatcher.ground.clock import MILLISECOND, SECOND
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.operator import Mint, Operator, Signing, TimeUnit
+from dispatcher.ground.policy import Claim
+from dispatcher.ground.readers import webhook_key
+from dispatcher.ground.secret import Secret
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SENDABLE = re.compile(r"[!-~]+")
+
+
+def message_headers(bearer: Secret | None, more: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What every message carries: its type, the token where there is one; and more, in this order and these letters."""
+    headers = [("Content-Type", "application/json")]
+    if bearer is not None:
+        headers.append(("Authorization", f"Bearer {bearer.reveal()}"))
+    return [*headers, *more]
+
+
+def attempt_headers(
+    operator: Operator, claim: Claim, body: bytes, now: int, traceparent: str | None = None
+) -> list[tuple[str, str]]:
+    """What stands behind those of the operator's settings, for this attempt alone. Raises Unfit."""
+    headers = [("traceparent", traceparent)] if operator.traceparent and traceparent is not None else []
+    if operator.signing is not None:
+        headers += signature_headers(operator.signing, message_id(claim), body, now)
+    return headers
 
 
 def minted_token(mint: Mint, uid: str, now: int, seal: Callable[[bytes], str]) -> Secret:

@@ -1,23 +1,17 @@
 """`notice`, the spin callback (wire-contract.md, `notice`): amounts encrypted, HTTP 200 is the yes."""
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import orjson
 
-from dispatcher.errors import Fault
-from dispatcher.events import (
-    Event,
-    Field,
-    amount,
-    content_digest,
-    decimal_text,
-    identifier,
-    integer,
-    opaque,
-)
-from dispatcher.operator import NetCheck, Operator, TimeUnit
-from dispatcher.policy import Claim
+from dispatcher.ground.errors import Fault
+from dispatcher.ground.events import Event, content_digest
+from dispatcher.ground.fields import Field, identifier, integer, opaque
+from dispatcher.ground.money import amount, decimal_text
+from dispatcher.ground.operator import NetCheck, Operator, TimeUnit
+from dispatcher.ground.policy import Claim
 from dispatcher.protocols.base import Protocol, json_text
 
 FIELDS = (
@@ -35,6 +29,8 @@ FIELDS = (
     ),
 )
 
+_PLAIN = itemgetter("order_no", "uid", "business", "game_id", "time")
+
 
 def check(operator: Operator, values: Mapping[str, Any]) -> list[Fault]:
     """`net_win`, where it is given, is `total_win - total_bet`, unless the operator's `net_check` is off."""
@@ -51,7 +47,7 @@ def freeze(operator: Operator, values: Mapping[str, Any]) -> Event:
     """The event as every attempt sends it; amounts are kept as decimal text, with the places they came with."""
     bet, win = values["total_bet"], values["total_win"]
     net = values["net_win"] if "net_win" in values else win - bet
-    order_no, uid, business, game_id, time = (values[n] for n in ("order_no", "uid", "business", "game_id", "time"))
+    order_no, uid, business, game_id, time = _PLAIN(values)
     frozen = {
         "order_no": order_no,
         "uid": uid,

@@ -6,21 +6,13 @@ from typing import Any
 
 import orjson
 
-from dispatcher.clock import gmt8, to_datetime
-from dispatcher.errors import Fault
-from dispatcher.events import (
-    Event,
-    Field,
-    amount,
-    content_digest,
-    identifier,
-    settled_text,
-    texts,
-    unsigned_amount,
-    zoned_time,
-)
-from dispatcher.operator import Operator
-from dispatcher.policy import Claim
+from dispatcher.ground.clock import gmt8, to_datetime
+from dispatcher.ground.errors import Fault
+from dispatcher.ground.events import Event, content_digest
+from dispatcher.ground.fields import Field, identifier, texts, zoned_time
+from dispatcher.ground.money import amount, settled_text, unsigned_amount
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import Claim
 from dispatcher.protocols.base import Protocol
 
 FIELDS = (

@@ -8,12 +8,13 @@ from typing import Any
 
 import orjson
 
-from dispatcher.clock import iso
-from dispatcher.errors import Fault, Unfit
-from dispatcher.events import Event, Field, content_digest, identifier, integer, shown
-from dispatcher.lang import Words, words
-from dispatcher.operator import SUMMARY, Chat, Notification, Operator
-from dispatcher.policy import Claim
+from dispatcher.ground.clock import iso
+from dispatcher.ground.errors import Fault, Unfit
+from dispatcher.ground.events import Event, content_digest
+from dispatcher.ground.fields import Field, identifier, integer, shown
+from dispatcher.ground.lang import Words, words
+from dispatcher.ground.operator import SUMMARY, Chat, Notification, Operator
+from dispatcher.ground.policy import Claim
 from dispatcher.protocols import chat
 from dispatcher.protocols.base import Protocol
 

@@ -16,16 +16,18 @@ A yes has whatever else the operator's success rule asks for. The words stand in
 """
 
 import asyncio
+import errno
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
-from dispatcher.clock import SECOND, Clock, WallClock
-from dispatcher.errors import Refused
-from dispatcher.operator import Operator
-from dispatcher.receiver.desks import Desk, Reading, open_desks, read_request
+from dispatcher.ground.clock import SECOND, Clock, WallClock
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.operator import Operator
+from dispatcher.receiver.endpoints import Endpoint, Reading, open_endpoints, read_request
 from dispatcher.receiver.http import Answer, Connection, Faults, Malformed, Request, says
 from dispatcher.receiver.reading import Entry
 from dispatcher.receiver.tokens import Tokens
@@ -80,8 +82,8 @@ class Receiver:
         self.booked: dict[tuple[str, str, str], Entry] = {}
         self.stats = dict.fromkeys(("requests", "booked", "duplicates", "refused", "faulted"), 0)
         self._tokens = Tokens(clock)
-        self._desks = open_desks(operators, self._tokens, clock)
-        self._paths = {desk.path for desk in self._desks}
+        self._endpoints = open_endpoints(operators, self._tokens, clock)
+        self._paths = {endpoint.path for endpoint in self._endpoints}
         self._tell, self._clock = tell, clock
         self._requests: Counter[tuple[str, str, str] | None] = Counter()
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -154,7 +156,7 @@ class Receiver:
     async def _take(self, connection: Connection, request: Request) -> None:
         """One message, from its reading to its answer, or to the fault that it meets instead."""
         self.stats["requests"] += 1
-        reading = read_request(self._desks, request)
+        reading = read_request(self._endpoints, request)
         faults = self._faults_for(reading)
         said = self._enter(reading) if faults.book_first else None
         await asyncio.sleep(faults.delay / SECOND)
@@ -169,7 +171,7 @@ class Receiver:
     def _faults_for(self, reading: Reading) -> Faults:
         named = reading.named
         self._requests[named] += 1
-        if not self.faults.hit(reading.desk.type if reading.desk else None, named, self._requests[named]):
+        if not self.faults.hit(reading.endpoint.type if reading.endpoint else None, named, self._requests[named]):
             return _NO_FAULTS
         self.stats["faulted"] += 1
         return self.faults
@@ -179,20 +181,20 @@ class Receiver:
         if isinstance(reading.verdict, Answer):
             said = _Said(reading.verdict, "refused")
         else:
-            assert reading.desk, "only a desk makes an entry"
-            said = self._book(reading.desk, reading.verdict)
+            assert reading.endpoint, "only an endpoint makes an entry"
+            said = self._book(reading.endpoint, reading.verdict)
         self.stats[said.became] += 1
         return said
 
-    def _book(self, desk: Desk, entry: Entry) -> _Said:
+    def _book(self, endpoint: Endpoint, entry: Entry) -> _Said:
         known = self.booked.setdefault((entry.operator, entry.type, entry.key), entry)
         if known != entry:
-            return _Said(desk.reader.conflict, "refused")
+            return _Said(endpoint.reader.conflict, "refused")
         known.times, known.last_ts = known.times + 1, entry.last_ts
-        return _Said(desk.booked, "booked") if known.times == 1 else _Said(desk.known, "duplicates")
+        return _Said(endpoint.booked, "booked") if known.times == 1 else _Said(endpoint.known, "duplicates")
 
     def _show(self, reading: Reading, said: _Said | None, status: int | None, faults: Faults) -> None:
-        operator, type_ = (reading.desk.operator, reading.desk.type) if reading.desk else (None, None)
+        operator, type_ = (reading.endpoint.operator, reading.endpoint.type) if reading.endpoint else (None, None)
         order_no = reading.key if type_ == "notice" else None
         booked = said is not None and said.became == "booked"
         code = _code(said.answer) if said is not None and said.became == "refused" and status == 200 else None
@@ -224,7 +226,9 @@ async def serve(
     try:
         server = await asyncio.start_server(receiver.accept, host, port)
     except OSError as error:
-        reason = (error.strerror or str(error)).rpartition(": ")[2]
+        # What could not be bound asyncio tells in words of its own, which differ from one Python to another.
+        code = error.errno or 0
+        reason = os.strerror(code).lower() if code in errno.errorcode else error.strerror or str(error)
         raise Refused(f"can't listen on {host}:{port} ({reason}); stop what is there or choose another") from None
     shown = f"[{host}]" if ":" in host else host
     receiver.url = f"http://{shown}:{server.sockets[0].getsockname()[1]}"

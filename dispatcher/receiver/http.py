@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import h11
 
-from dispatcher.clock import duration_text
-from dispatcher.errors import Unfit
+from dispatcher.ground.clock import duration_text
+from dispatcher.ground.errors import Unfit
 
 MAX_BODY = 1 << 20
 _CHUNK = 1 << 16

@@ -3,9 +3,10 @@
 from decimal import Decimal
 from typing import Any
 
-from dispatcher.errors import Unfit
-from dispatcher.events import Field, amount, integer, opaque
-from dispatcher.operator import Operator, TimeUnit
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.fields import Field, integer, opaque
+from dispatcher.ground.money import amount
+from dispatcher.ground.operator import Operator, TimeUnit
 from dispatcher.protocols import notice
 from dispatcher.receiver.http import MAX_BODY, Answer, says
 from dispatcher.receiver.reading import Entry, Refusal, agreed

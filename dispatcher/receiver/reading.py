@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from dispatcher.errors import Unfit
-from dispatcher.events import Field, collect_fields, decimal_text, parse_json
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.events import parse_json
+from dispatcher.ground.fields import Field, collect_fields
+from dispatcher.ground.money import decimal_text
 
 _NOTHING: Mapping[str, Any] = {}
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
-from dispatcher.errors import Unfit
-from dispatcher.events import Field
-from dispatcher.operator import Operator
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.fields import Field
+from dispatcher.ground.operator import Operator
 from dispatcher.protocols import settle
 from dispatcher.receiver.http import Answer, says
 from dispatcher.receiver.reading import Entry, agreed

@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Mapping
 from urllib.parse import parse_qs, unquote_plus
 
-from dispatcher.clock import HOUR, SECOND, Clock
-from dispatcher.operator import ClientAuth, OAuth
+from dispatcher.ground.clock import HOUR, SECOND, Clock
+from dispatcher.ground.operator import ClientAuth, OAuth
 from dispatcher.receiver.http import Answer, Request
 
 _LIFE = HOUR

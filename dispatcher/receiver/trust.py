@@ -7,10 +7,10 @@ import hashlib
 import hmac
 from typing import Any
 
-from dispatcher.clock import MILLISECOND, MINUTE, SECOND, Clock
-from dispatcher.errors import Unfit
-from dispatcher.events import parse_json
-from dispatcher.operator import Auth, Mint, Operator, Signing, TimeUnit
+from dispatcher.ground.clock import MILLISECOND, MINUTE, SECOND, Clock
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.events import parse_json
+from dispatcher.ground.operator import Auth, Mint, Operator, Signing, TimeUnit
 from dispatcher.receiver.http import Request
 from dispatcher.receiver.tokens import Tokens
 from dispatcher.seal import Seal, SealError

@@ -1,56 +1,45 @@
-"""Both books side by side in a temporary file, so that ten million rows take disk and not memory."""
+"""Both books in a temporary file, read by key, so that ten million rows take disk and not memory."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import orjson
-
-from dispatcher.policy import Status
+from dispatcher.ground.policy import Status
 from dispatcher.reconcile.kinds import Kind
-from dispatcher.reconcile.listing import Listed
+from dispatcher.reconcile.listing import Listed, parted
 
-_AT_ONCE = 10_000
-# Keys that are looked up in the log at once.
-_LOOKED_UP = 500
+# Orders that are judged together: those of them that the span does not have are one look-up.
+_AT_ONCE = 500
 
-T = TypeVar("T")
-
-_TABLES = """
-    PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32768; PRAGMA temp_store = FILE;
-    CREATE TABLE theirs (key TEXT NOT NULL, line INTEGER NOT NULL, amounts TEXT NOT NULL, booked INTEGER NOT NULL);
-    CREATE TABLE ours (
-        key TEXT NOT NULL, id INTEGER NOT NULL, status TEXT NOT NULL, ambiguous INTEGER NOT NULL, amounts TEXT NOT NULL,
-        inside INTEGER NOT NULL
+# The file's lines have numbers from 1; what the log has stands on line 0, with the columns from `id` on.
+_TABLE = """
+    PRAGMA page_size = 16384; PRAGMA cache_size = -32768; PRAGMA temp_store = FILE;
+    PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
+    CREATE TABLE said (
+        key TEXT NOT NULL, line INTEGER NOT NULL, amounts TEXT NOT NULL, booked INTEGER,
+        id INTEGER, status TEXT, ambiguous INTEGER
     );
 """
-# All columns are in them: in the order of the keys each is read from one end to the other.
-_INDEXED = (
-    "CREATE INDEX theirs_by_key ON theirs (key, line, amounts, booked)",
-    "CREATE INDEX ours_by_key ON ours (key, id, status, ambiguous, amounts, inside)",
-)
-_THEIRS = "SELECT key, line, amounts, booked FROM theirs INDEXED BY theirs_by_key ORDER BY key, line"
-_OURS = "SELECT key, id, status, ambiguous, amounts, inside FROM ours INDEXED BY ours_by_key ORDER BY key"
-_STRANGERS = """
-    SELECT DISTINCT t.key FROM theirs t INDEXED BY theirs_by_key
-    WHERE NOT EXISTS (SELECT 1 FROM ours o INDEXED BY ours_by_key WHERE o.key = t.key)
-"""
+_PUT_THEIRS = "INSERT INTO said (key, line, amounts, booked) VALUES (?, ?, ?, ?)"
+_PUT_OURS = "INSERT INTO said (key, line, amounts, id, status, ambiguous) VALUES (?, 0, ?, ?, ?, ?)"
+# Sorted while it is read: an index would be sorted as well, and written besides.
+_BY_KEY = "SELECT key, line, amounts, booked, id, status, ambiguous FROM said ORDER BY key, line"
 
 
 class Ours(NamedTuple):
-    """A delivery of the log, its amounts as plain decimals in the order of the file's columns."""
+    """A delivery of the log, its amounts as `joined` makes one text of those that the file has a column for."""
 
     key: str
+    amounts: str
     id: int
     status: str
     ambiguous: bool
-    amounts: tuple[str | None, ...]
 
 
 @dataclass(slots=True)
@@ -78,74 +67,71 @@ class Difference(NamedTuple):
 
 
 class Books:
-    """What is put in is compared when all of it is there."""
+    """What is put in is compared when all of it is there. `agreed`: how many orders are the same in both."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self.agreed = 0
         self._connection = connection
-        connection.executescript(_TABLES)
+        connection.executescript(_TABLE)
         connection.execute("BEGIN")
 
     def put_theirs(self, rows: Iterable[Listed]) -> None:
-        for some in _some(rows, _AT_ONCE):
-            given = [(row.key, row.line, _packed(row.amounts), row.booked) for row in some]
-            self._connection.executemany("INSERT INTO theirs VALUES (?, ?, ?, ?)", given)
+        self._connection.executemany(_PUT_THEIRS, rows)
 
-    def put_ours(self, rows: Iterable[Ours], *, inside: bool) -> None:
-        """`inside`: accepted within the span; the others are there since the file has them."""
-        for some in _some(rows, _AT_ONCE):
-            given = [(row.key, row.id, row.status, row.ambiguous, _packed(row.amounts), inside) for row in some]
-            self._connection.executemany("INSERT INTO ours VALUES (?, ?, ?, ?, ?, ?)", given)
+    def put_ours(self, rows: Iterable[Ours]) -> None:
+        """What was accepted within the span."""
+        self._connection.executemany(_PUT_OURS, rows)
 
-    def index(self) -> None:
-        """Once all is in but what lies outside of the span."""
-        for statement in _INDEXED:
-            self._connection.execute(statement)
+    def compared(self, outside: Callable[[list[str]], Iterable[Ours]]) -> Iterator[Difference]:
+        """Every order of either side but for those that are only counted, by key.
 
-    def strangers(self) -> Iterator[list[str]]:
-        """The keys of the file that the span does not have, some at a time."""
-        found = self._connection.cursor().execute(_STRANGERS)
-        for some in _some(found, _LOOKED_UP):
-            yield [key for (key,) in some]
-
-    def compared(self) -> Iterator[Difference | Kind]:
-        """Every order of either side: what differs as a whole, of the rest the kind alone."""
-        theirs = _entries(self._connection.execute(_THEIRS))
-        entry = next(theirs, None)
-        for key, id_, status, ambiguous, amounts, inside in self._connection.execute(_OURS):
-            while entry is not None and entry.key < key:
-                yield from _unknown(entry)
-                entry = next(theirs, None)
-            there = entry if entry is not None and entry.key == key else Entry(key)
-            known = orjson.loads(amounts)
-            kind = judge(Status(status), known, there.said, len(there.bookings), inside=bool(inside))
-            # Where nobody knew whether it was booked, the file says so: that is told of each.
-            settled = ambiguous and status == Status.DEAD
-            if kind.differs or settled:
-                yield Difference(kind, id_, status, bool(ambiguous), known, there)
-            else:
-                yield kind
-            if there is entry:
-                entry = next(theirs, None)
-        while entry is not None:
-            yield from _unknown(entry)
-            entry = next(theirs, None)
+        `outside` looks up keys of the file that the span does not have.
+        """
+        held: list[list[Any]] = []
+        for _, some in groupby(self._connection.execute(_BY_KEY), key=itemgetter(0)):
+            rows = list(some)
+            if len(rows) == 2 and _same(*rows):
+                self.agreed += 1
+                continue
+            held.append(rows)
+            if len(held) == _AT_ONCE:
+                yield from _judged(held, outside)
+                held.clear()
+        yield from _judged(held, outside)
 
 
-def _entries(rows: Iterable[tuple[str, int, str, int]]) -> Iterator[Entry]:
-    """The file's rows, those with the same key together."""
-    for key, some in groupby(rows, key=itemgetter(0)):
-        entry = Entry(key)
-        for _, line, amounts, booked in some:
-            entry.lines.append(line)
-            if booked:
-                entry.bookings.append(line)
-                entry.said.append(orjson.loads(amounts))
-        yield entry
+def _same(ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> bool:
+    """Nearly all of them: delivered here, booked there, with the same amounts. A line of theirs has no status."""
+    # Columns of _BY_KEY by their numbers, since there are ten million of these: status, booked, amounts.
+    return ours[5] in _DONE and theirs[3] == 1 and ours[2] == theirs[2]
 
 
-def _unknown(entry: Entry) -> Iterator[Difference]:
-    if entry.bookings:
-        yield Difference(Kind.UNKNOWN_HERE, None, None, False, [], entry)
+def _judged(held: list[list[Any]], outside: Callable[[list[str]], Iterable[Ours]]) -> Iterator[Difference]:
+    orders = [_sides(rows) for rows in held]
+    strangers = [there.key for ours, there in orders if ours is None]
+    found = {ours.key: ours for ours in outside(strangers)} if strangers else {}
+    for known, there in orders:
+        ours = known or found.get(there.key)
+        if ours is not None:
+            amounts, inside = parted(ours.amounts), known is not None
+            kind = judge(Status(ours.status), amounts, there.said, len(there.bookings), inside=inside)
+            yield Difference(kind, ours.id, ours.status, bool(ours.ambiguous), amounts, there)
+        elif there.bookings:
+            yield Difference(Kind.UNKNOWN_HERE, None, None, False, [], there)
+
+
+def _sides(rows: list[Any]) -> tuple[Ours | None, Entry]:
+    """The rows of one key as what the log has and what the file says."""
+    ours, entry = None, Entry(rows[0][0])
+    for key, line, amounts, booked, id_, status, ambiguous in rows:
+        if line == 0:
+            ours = Ours(key, amounts, id_, status, ambiguous)
+            continue
+        entry.lines.append(line)
+        if booked:
+            entry.bookings.append(line)
+            entry.said.append(parted(amounts))
+    return ours, entry
 
 
 def judge(
@@ -178,16 +164,6 @@ _BOOKED = {
     Status.DEAD: Kind.DEAD_BOOKED,
     Status.RESOLVED: Kind.AGREED,
 }
-
-
-def _some(rows: Iterable[T], most: int) -> Iterator[list[T]]:
-    rest = iter(rows)
-    while some := list(islice(rest, most)):
-        yield some
-
-
-def _packed(amounts: Sequence[str | None]) -> str:
-    return orjson.dumps(amounts).decode()
 
 
 @contextmanager

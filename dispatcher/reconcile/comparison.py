@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from dispatcher.errors import Refused
-from dispatcher.operator import Operator
-from dispatcher.policy import Status, Verb
+from msgspec import defstruct
+from msgspec.json import Decoder
+from msgspec.structs import astuple
+
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import Status, Verb
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.reconcile.books import Difference, Ours, books
 from dispatcher.reconcile.kinds import Kind, Mend
-from dispatcher.reconcile.listing import Listed, Listing, Unreadable, plain
-from dispatcher.rows import amounts
+from dispatcher.reconcile.listing import Listed, Listing, Unreadable, joined, plain
 from dispatcher.store.engine import Database
-from dispatcher.store.ledger import Change, Filter, Row, find, replay, resolve, sort_out, under_keys
+from dispatcher.store.ledger import Change, accepted, replay, resolve, sort_out, under_keys
 
 # Lines that can't be read are named up to here, and counted beyond.
 _NAMED = 20
@@ -59,6 +62,8 @@ class Comparison:
         export = asked.operator.terms[asked.type].export
         self._listing = Listing(asked.path, export, protocol.key, protocol.amounts)
         self.names: Sequence[str] = self._listing.names
+        # Of an event's fields it makes these alone; the rest it only passes over.
+        self._event = Decoder(defstruct("Amounts", [(name, str, "") for name in self.names]))
         self.summary = Summary()
         self._database = database
         self._asked = asked
@@ -67,23 +72,16 @@ class Comparison:
 
     def differences(self) -> Iterator[Difference]:
         """What has to be looked at, by key. Raises Refused where the list is none."""
-        asked = self._asked
         with books(self._folder) as both:
             both.put_theirs(self._theirs())
-            where = Filter(operator=asked.operator.name, type=asked.type, since=asked.since, until=asked.until)
-            both.put_ours(self._counted(find(self._database, where, None)), inside=True)
-            both.index()
-            for keys in both.strangers():
-                found = under_keys(self._database, asked.operator.name, asked.type, keys)
-                both.put_ours(map(self._ours, found), inside=False)
-            for one in both.compared():
-                if isinstance(one, Difference):
-                    self.summary.kinds[one.kind] += 1
-                    self._note_doubt(one)
-                    if one.kind.differs:
-                        yield one
-                else:
-                    self.summary.kinds[one] += 1
+            both.put_ours(self._within())
+            for one in both.compared(self._outside):
+                self.summary.kinds[one.kind] += 1
+                self._note_doubt(one)
+                if one.kind.differs:
+                    yield one
+            if both.agreed:
+                self.summary.kinds[Kind.AGREED] += both.agreed
 
     def _theirs(self) -> Iterator[Listed]:
         for row in self._listing.lines():
@@ -96,16 +94,21 @@ class Comparison:
             if self.summary.listed % _OURS_EVERY == 0:
                 self._tell("listed", self.summary.listed)
 
-    def _counted(self, rows: Iterator[Row]) -> Iterator[Ours]:
-        for count, row in enumerate(rows, 1):
-            yield self._ours(row)
+    def _within(self) -> Iterator[Ours]:
+        asked = self._asked
+        lane = accepted(self._database, asked.operator.name, asked.type, asked.since, asked.until)
+        for count, (key, id_, status, ambiguous, body) in enumerate(lane, 1):
+            yield Ours(key, self._amounts(body), id_, status, ambiguous)
             if count % _OURS_EVERY == 0:
                 self._tell("log", count)
 
-    def _ours(self, row: Row) -> Ours:
-        said = amounts(row)
-        ours = tuple(plain(said[name]) if name in said else None for name in self.names)
-        return Ours(row.key, row.id, row.status, bool(row.ambiguous), ours)
+    def _outside(self, keys: list[str]) -> Iterator[Ours]:
+        for row in under_keys(self._database, self._asked.operator.name, self._asked.type, keys):
+            yield Ours(row.key, self._amounts(row.body), row.id, row.status, row.ambiguous)
+
+    def _amounts(self, body: str) -> str:
+        """Those of a frozen event that the list has a column for, as the list's are written."""
+        return joined(map(plain, astuple(self._event.decode(body))))
 
     def _note_doubt(self, one: Difference) -> None:
         if one.ambiguous and one.status == Status.DEAD:

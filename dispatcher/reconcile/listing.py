@@ -2,17 +2,18 @@
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from msgspec import DecodeError
 from msgspec.json import Decoder
 
-from dispatcher.errors import Refused, listed
-from dispatcher.events import shown
-from dispatcher.operator import Export
+from dispatcher.ground.errors import Refused, Unfit, listed
+from dispatcher.ground.fields import shown
+from dispatcher.ground.operator import Export
 
 _AMOUNT = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{0,40})?", re.ASCII)
 _GROUPED = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]{0,40})?", re.ASCII)
@@ -24,12 +25,12 @@ _MOST_CHARACTERS = 1_000_000
 
 
 class Listed(NamedTuple):
-    """One row: its line, the order's key, the amounts as plain decimals in the columns' order, None where empty."""
+    """One row: its order's key, its line, its amounts as `joined` has them in the columns' order; `booked`: 1, or 0."""
 
-    line: int
     key: str
-    amounts: tuple[str | None, ...]
-    booked: bool
+    line: int
+    amounts: str
+    booked: int
 
 
 class Unreadable(NamedTuple):
@@ -47,7 +48,7 @@ class Listing:
         self._key = export.columns.get(key, key)
         columns = {name: export.columns.get(name, name) for name in amounts}
         self._as_json = path.suffix.lower() in (".ndjson", ".jsonl", ".json")
-        first = self._header()
+        self._first = first = self._header()
         wanted = [self._key, *([export.state] if export.state else [])]
         wanted += [export.columns[name] for name in amounts if name in export.columns]
         missing = [name for name in dict.fromkeys(wanted) if name not in first]
@@ -57,13 +58,15 @@ class Listing:
             raise Refused(f"{told}: name its columns in the operator's settings, in the table export")
         self.names = tuple(name for name, column in columns.items() if column in first)
         self._columns = tuple(columns[name] for name in self.names)
+        # The cells of a row; one for the state in any case.
+        self._wanted = (self._key, export.state or self._key, *self._columns)
 
     def _header(self) -> list[str]:
         with self._opened() as file:
             try:
                 if self._as_json:
                     return list(_object(file.readline(_MOST_CHARACTERS)))
-                return list(self._rows(file).fieldnames or [])
+                return [name.strip() for name in next(self._rows(file), (0, []))[1]]
             except (ValueError, csv.Error) as error:
                 raise Refused(f"{self._path}: its first line can't be read: {self._told(error)}") from None
 
@@ -73,15 +76,16 @@ class Listing:
         except OSError as error:
             raise Refused(f"{self._path} can't be read ({error.strerror}); name another file") from None
 
-    def _rows(self, file: TextIO) -> "csv.DictReader[str]":
+    def _rows(self, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+        """Every row with the number of its last line, the names of the columns first."""
         delimiter = self._export.delimiter
         if delimiter is None:
             line = file.readline(_MOST_CHARACTERS)
             delimiter = max(",;\t|", key=line.count)
             file.seek(0)
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-        return reader
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        for row in reader:
+            yield reader.line_num, row
 
     def _told(self, error: Exception) -> str:
         if isinstance(error, UnicodeDecodeError):
@@ -91,38 +95,40 @@ class Listing:
     def lines(self) -> Iterator[Listed | Unreadable]:
         """Every row, in order. Raises Refused where the rest of the file can't be read at all."""
         with self._opened() as file:
-            rows = self._objects(file) if self._as_json else self._records(file)
             try:
-                for number, row in rows:
-                    yield row if isinstance(row, Unreadable) else self._listed(number, row)
+                yield from self._objects(file) if self._as_json else self._records(file)
             except (UnicodeDecodeError, csv.Error) as error:
                 raise Refused(f"{self._path}: {self._told(error)}; nothing was compared") from None
 
-    def _records(self, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any] | Unreadable]]:
-        reader = self._rows(file)
-        for row in reader:
-            # A row that is shorter has None, one that is longer a list under None.
-            whole = None not in row and None not in row.values()
-            found = row if whole else Unreadable(reader.line_num, "has another number of columns than the first line")
-            yield reader.line_num, found
+    def _records(self, file: TextIO) -> Iterator[Listed | Unreadable]:
+        # Of two columns with one name it is the last.
+        place = {name: number for number, name in enumerate(self._first)}
+        wanted = itemgetter(*(place[name] for name in self._wanted))
+        rows = self._rows(file)
+        next(rows, None)
+        for line, row in rows:
+            if len(row) == len(self._first):
+                yield self._listed(line, *wanted(row))
+            elif row:
+                yield Unreadable(line, "has another number of columns than the first line; export the file anew")
 
-    @staticmethod
-    def _objects(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any] | Unreadable]]:
+    def _objects(self, file: TextIO) -> Iterator[Listed | Unreadable]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield number, _object(line)
-                except ValueError as error:
-                    yield number, Unreadable(number, str(error))
+                    row = _object(line)
+                except Unfit as unfit:
+                    yield Unreadable(number, str(unfit))
+                else:
+                    yield self._listed(number, *map(row.get, self._wanted))
 
-    def _listed(self, line: int, row: Mapping[str, Any]) -> Listed | Unreadable:
+    def _listed(self, line: int, key: object, state: object, *amounts: object) -> Listed | Unreadable:
         try:
-            key = _key(row.get(self._key))
-            amounts = tuple(_amount(row.get(column), column) for column in self._columns)
-        except ValueError as error:
-            return Unreadable(line, str(error))
-        state = self._export.state
-        return Listed(line, key, amounts, state is None or _text(row.get(state)) in self._export.booked)
+            found, text = _key(key), joined(map(_amount, amounts, self._columns))
+        except Unfit as unfit:
+            return Unreadable(line, str(unfit))
+        booked = 1 if self._export.state is None or _text(state) in self._export.booked else 0
+        return Listed(found, line, text, booked)
 
 
 def _object(line: str) -> Mapping[str, Any]:
@@ -131,7 +137,7 @@ def _object(line: str) -> Mapping[str, Any]:
     except (DecodeError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ValueError("is not one JSON object")
+        raise Unfit("is not one JSON object", "write one object a line")
     return found
 
 
@@ -142,30 +148,51 @@ def _text(value: object) -> str:
 
 
 def _key(value: object) -> str:
+    if type(value) is str and value.isdecimal():
+        return value
     text = _text(value)
     if not text:
-        raise ValueError("has no key")
+        raise Unfit("has no key", "write the order's number there, or take the line out")
     if isinstance(value, Decimal) or (isinstance(value, str) and _ROUNDED.fullmatch(text)):
-        raise ValueError(f"the key {shown(text)} is a rounded number: a spreadsheet has cut it; export the file anew")
+        raise Unfit(f"the key {shown(text)} is a rounded number: a spreadsheet has cut it", "export the file anew")
+    if "\0" in text:
+        # PostgreSQL has no such text to look it up by; a file of another encoding is full of them.
+        raise Unfit(f"the key {shown(text)} has a NUL in it", "write the file's encoding, or export it anew")
     return text
 
 
-def _amount(value: object, column: str) -> str | None:
+def _amount(value: object, column: str) -> str:
+    """Empty where there is none."""
+    if type(value) is str and _AMOUNT.fullmatch(value):
+        return plain(value)
     text = _text(value)
     if not text:
-        return None
+        return text
     if _GROUPED.fullmatch(text):
         text = text.replace(",", "")
     if isinstance(value, bool) or not _AMOUNT.fullmatch(text):
-        raise ValueError(f"{column} is {shown(text)}, which is no amount")
+        raise Unfit(f"{column} is {shown(text)}, which is no amount", "write a decimal number, or nothing")
     return plain(text)
 
 
 def plain(text: str) -> str:
     """The one text of an amount: `1.50`, `+1.5` and `1.5` are the same money."""
-    whole, _, places = text.lstrip("+").partition(".")
-    sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
-    places = places.rstrip("0")
-    digits = digits.lstrip("0") or "0"
-    number = f"{digits}.{places}" if places else digits
-    return number if number == "0" else sign + number
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    if text[:1] not in ("+", "-", "0"):
+        return text
+    digits = text.lstrip("+-0")
+    if not digits:
+        return "0"
+    sign = "-" if text[0] == "-" else ""
+    return f"{sign}0{digits}" if digits[0] == "." else sign + digits
+
+
+def joined(amounts: Iterable[str]) -> str:
+    """As one text, so that equal ones are equal texts; an empty amount is none."""
+    return ";".join(("", *amounts))
+
+
+def parted(amounts: str) -> list[str | None]:
+    """What `joined` made one text, None for an empty amount."""
+    return [amount or None for amount in amounts.split(";")[1:]]

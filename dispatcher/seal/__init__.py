@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
-from dispatcher.crypto import BLOCK, CryptoReading, Output, Padding
-from dispatcher.errors import DispatcherError
+from dispatcher.ground.crypto import BLOCK, CryptoReading, Output, Padding
+from dispatcher.ground.errors import DispatcherError
 
 _PKCS7 = PKCS7(8 * BLOCK)
 

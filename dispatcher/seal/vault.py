@@ -17,12 +17,13 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dispatcher.errors import ConfigError, DispatcherError, Fault, Unfit
-from dispatcher.secret import SecretBytes
+from dispatcher.ground.errors import ConfigError, DispatcherError, Fault, Unfit
+from dispatcher.ground.secret import SecretBytes
 
 KEY_SIZE = 32
 _NONCE = 12
 _TAG = 16
+_ANEW = "put back what stood there, or set it anew"
 _SEALED = re.compile(r"([0-9a-f]{8})\.([A-Za-z0-9_-]+)", re.ASCII)
 
 
@@ -106,13 +107,13 @@ class Vault:
         cipher = self._ciphers.get(key_id)
         if cipher is None:
             raise VaultError(
-                f"it is sealed under master key {key_id}, which is not given"
-                " (secrets.master_key or secrets.former_master_key)"
+                f"it is sealed under master key {key_id}, which is not given;"
+                " give it as secrets.master_key or secrets.former_master_key"
             )
         try:
             return cipher.decrypt(raw[:_NONCE], raw[_NONCE:], about.encode())
         except InvalidTag:
-            raise VaultError("it was changed since it was sealed, or was sealed for another place") from None
+            raise VaultError(f"it was changed since it was sealed, or was sealed for another place; {_ANEW}") from None
 
     def is_current(self, sealed: str) -> bool:
         """False where it says that it is sealed under another key than the current: lock it anew."""
@@ -133,7 +134,7 @@ def _parts(sealed: str) -> tuple[str, bytes]:
             # One sealed text has one spelling: whatever was changed in it is told, spare bits too.
             if len(raw) >= _NONCE + _TAG and _encode(raw) == text:
                 return key_id, raw
-    raise VaultError("it is no sealed text, or was cut off")
+    raise VaultError(f"it is no sealed text, or was cut off; {_ANEW}")
 
 
 def read_or_make_key_file(path: Path, *, make: bool) -> MasterKey:

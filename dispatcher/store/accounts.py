@@ -7,11 +7,12 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from dispatcher.account import Account, Role
-from dispatcher.clock import HOUR, MINUTE
-from dispatcher.errors import Refused
+from dispatcher.ground.account import Account, Role
+from dispatcher.ground.clock import HOUR, MINUTE
+from dispatcher.ground.errors import Refused
+from dispatcher.store.access import account_changed, account_made
 from dispatcher.store.engine import Database
-from dispatcher.store.journal import Entry, append
+from dispatcher.store.journal import append
 from dispatcher.store.schema import accounts, sessions
 
 # A session ends this long after its last request, and this long after its beginning whatever happens.
@@ -48,10 +49,9 @@ def _read(row: Mapping[Any, Any]) -> Account:
 
 def create_account(database: Database, account: Account, actor: str) -> None:
     """Raises Refused where the name is taken: a disabled account keeps its own, for what was done under it."""
-    told = f"role {account.role}" + (f" for {account.operator}" if account.operator else "")
     with suppress(IntegrityError), database.writing() as connection:
         connection.execute(insert(accounts).values(account._asdict()))
-        append(connection, database.notary, [_entry("account", actor, account.name, told)], account.created_at)
+        append(connection, database.notary, [account_made(actor, account)], account.created_at)
         return
     raise Refused(f"there is, or was, an account named {account.name}; give this one another name")
 
@@ -64,22 +64,15 @@ def change_account(
     Raises Refused for no such account.
     """
     values: dict[str, Any] = {"changed_at": now}
-    told = []
     if password is not None:
         values["password"] = password
-        told.append("new password")
     if disabled is not None:
         values["disabled_at"] = now if disabled else None
-        told.append("disabled" if disabled else "enabled")
     with database.writing() as connection:
         if not connection.execute(update(accounts).where(_a.name == name).values(values)).rowcount:
             raise Refused(f"there is no account {name}; see: dispatcher accounts list")
         connection.execute(delete(sessions).where(_s.account == name))
-        append(connection, database.notary, [_entry("account", actor, name, ", ".join(told))], now)
-
-
-def _entry(verb: str, actor: str, name: str, told: str) -> Entry:
-    return Entry(verb, actor, f"{name}: {told}")
+        append(connection, database.notary, [account_changed(actor, name, password, disabled)], now)
 
 
 def begin_session(database: Database, token: bytes, account: Account, now: int, instead: bytes = b"") -> None:

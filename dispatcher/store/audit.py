@@ -1,7 +1,7 @@
 """The audit: walks the store in one consistent view and proves what its rows say of one another.
 
-First the file, then the journal, the deliveries (`walk`), the lines and the operators. What is in flight, or happens
-meanwhile, is no fault: the view is of one moment.
+First the file, then the journal, the deliveries (`walk`), the lines, the operators, and who is let in (`access`). What
+is in flight, or happens meanwhile, is no fault: the view is of one moment.
 
 What can be proved of "every accepted event is accounted for": each row that is here has the whole history that its
 state needs. That a row is *not* here is told on a file alone, between two that retention has yet to keep: SQLite leaves
@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from dispatcher.store import journal
+from dispatcher.store.access import held_against
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.findings import Finding, Freeze, Scope, Seen, Tell
 from dispatcher.store.proofs import Check
@@ -49,6 +50,7 @@ def _every(
         yield from walk.rest()
     yield from _lines(connection, seen)
     yield from _operators(connection, seen)
+    yield from held_against(connection, seen)
 
 
 def _integrity(connection: Connection, thorough: bool, seen: Seen) -> Iterator[Finding]:

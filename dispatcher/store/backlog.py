@@ -39,7 +39,7 @@ class Backlog(NamedTuple):
     dead: int
 
 
-class Standing(NamedTuple):
+class Workload(NamedTuple):
     """`limit`: where the counts stop. `workers`: how many live; None on a file, where nobody beats."""
 
     now: int
@@ -74,12 +74,12 @@ _BACKLOGS = Spelled(
 )
 
 
-def standing(database: Database, types: Collection[str], now: int) -> Standing:
+def workload(database: Database, types: Collection[str], now: int) -> Workload:
     """Of every operator that was ever declared; of the dead those of these message types. Raises StoreUnavailable."""
     with database.reading() as connection:
         known = connection.scalar(select(func.count()).select_from(operators)) or 1
         limit = min(MOST_COUNTED, MOST_READ // (_COUNTS * min(known, MOST_OPERATORS)))
-        return Standing(now, limit, _backlogs(connection, types, now, limit), _crew(database, connection))
+        return Workload(now, limit, _backlogs(connection, types, now, limit), _crew(database, connection))
 
 
 def _backlogs(connection: Connection, types: Collection[str], now: int, most: int) -> list[Backlog]:

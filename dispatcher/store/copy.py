@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Table, func, select
 
-from dispatcher.errors import Refused
-from dispatcher.place import Place
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.place import Place
 from dispatcher.store import tally
 from dispatcher.store.engine import Database, reach
 from dispatcher.store.journal import COPY, Entry, append
@@ -92,7 +92,7 @@ def abandon(source: Database) -> Mark:
         mark = source.look(connection).mark
         if mark is None or mark.state is not State.LEAVING:
             told = mark.told(source.place) if mark else f"the database {source.place} is not being copied"
-            raise Refused(f"there is no copy to give up: {told}")
+            raise Refused(f"there is no copy to give up: {told}; see: dispatcher db status")
         clear_mark(connection)
         return mark
 
@@ -121,20 +121,20 @@ def _begin(source: Database, target: Database, now: int) -> Mark:
     if here is None:
         return _mark_both(source, target, there, now)
     if here.state is State.ARRIVING:
-        raise Refused(here.told(source.place))
+        raise here.refused(source.place)
     if there is None and here.state is State.LEFT and here.other == str(target.place):
         with target.reading() as connection:
             known = bool(filled(connection))
     else:
         known = there is not None and there.copy == here.copy
     if not known:
-        raise Refused(here.told(source.place))
+        raise here.refused(source.place)
     return here
 
 
 def _mark_both(source: Database, target: Database, there: Mark | None, now: int) -> Mark:
     if there is not None and there.state is not State.ARRIVING:
-        raise Refused(there.told(target.place))
+        raise there.refused(target.place)
     mark = Mark(secrets.token_hex(8), State.LEAVING, str(target.place), now)
     with target.writing() as connection:
         set_mark(connection, target.place, Mark(mark.copy, State.ARRIVING, str(source.place), now))

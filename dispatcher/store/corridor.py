@@ -1,37 +1,24 @@
-"""The statements of a delivery's life: accept, survey, turn (settle and claim), adopt. Synchronous."""
+"""The statements of a delivery's life: survey, turn (settle and claim), adopt. Synchronous."""
 
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from dispatcher.errors import Contended, StoreUnavailable
-from dispatcher.events import Event
-from dispatcher.policy import Claim, Outcome, Verb, Verdict
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.policy import Claim, Outcome, Verb, Verdict
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database
-from dispatcher.store.feed import has_told, news, tell
-from dispatcher.store.insertion import insert_attempts, insert_new
+from dispatcher.store.feed import has_told, tell
+from dispatcher.store.insertion import insert_attempts
 from dispatcher.store.line import Line, advance, hold, supersede
-from dispatcher.store.schema import deliveries
-from dispatcher.store.statements import ADOPT, DECIDED, DELIVER, DUE, LOST, MOVE, RECORD, SURVEY, TAKE, TAKEN
+from dispatcher.store.statements import ADOPT, DECIDED, DELIVER, DUE, LOST, MOVE, RECORD, SURVEY, TAKE, TAKEN, ClaimRow
 from dispatcher.store.workers import appear
 
 SNIPPET_BYTES = 1_024
-T = TypeVar("T")
-
-
-class Fate(StrEnum):
-    """What became of an event that was handed in."""
-
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
 
 
 class Settlement(NamedTuple):
@@ -82,90 +69,11 @@ class _TakenAway(Exception):
     """A claim among those to be settled is not ours any more."""
 
 
-_d = deliveries.c
-# How often a batch is begun again because another process hands in the same events at the same moment.
-_TRIES = 5
-
-
-def accept(database: Database, events: Sequence[Event], now: int) -> list[Fate]:
-    """Insert a batch, due at once, in one transaction; the fate of each event, in order, once it is on disk."""
-    return accepted(database, events, now, lambda _connection, fates: fates)
-
-
-def accepted(
-    database: Database, events: Sequence[Event], now: int, told: Callable[[Connection, list[Fate]], list[T]]
-) -> list[T]:
-    """As `accept`; instead of the fates what `told` makes of them within the same transaction."""
-    if not events:
-        return []
-    for _ in range(_TRIES):
-        with suppress(Contended):
-            return _accept(database, events, now, told)
-    return _accept(database, events, now, told)
-
-
-def _accept(
-    database: Database, events: Sequence[Event], now: int, told: Callable[[Connection, list[Fate]], list[T]]
-) -> list[T]:
-    with suppress(Contended), database.writing() as connection:
-        _insert(connection, events, now)
-        return told(connection, [Fate.ACCEPTED] * len(events))
-    # Some were there already. Nothing tells which, so the batch is looked at row by row.
-    with database.writing() as connection:
-        return told(connection, _accept_known(connection, events, now))
-
-
-def accept_within(connection: Connection, events: Sequence[Event], now: int) -> list[Fate]:
-    """As `accept`, in a transaction of somebody else's. Raises Contended, after which that one can't go on."""
-    with suppress(Contended), connection.begin_nested():
-        _insert(connection, events, now)
-        return [Fate.ACCEPTED] * len(events)
-    return _accept_known(connection, events, now)
-
-
-def _insert(connection: Connection, events: Sequence[Event], now: int) -> None:
-    """All of them. Raises Contended where one of them is known already: none may stay then."""
-    hold(connection, {(event.operator, event.sequence) for event in events if event.sequence is not None})
-    if insert_new(connection, events, now) < len(events):
-        raise Contended("some of these events are known, or are being handed in by another process; try again")
-
-
-def _accept_known(connection: Connection, events: Sequence[Event], now: int) -> list[Fate]:
-    known = _known(connection, events)
-    fates, fresh = [], []
-    for event in events:
-        identity = event[:3]
-        if identity not in known:
-            known[identity] = event.digest
-            fresh.append(event)
-            fates.append(Fate.ACCEPTED)
-        else:
-            fates.append(Fate.DUPLICATE if known[identity] == event.digest else Fate.CONFLICT)
-    if fresh:
-        _insert(connection, fresh, now)
-    return fates
-
-
-def _known(connection: Connection, events: Sequence[Event]) -> dict[tuple[str, ...], bytes]:
-    """The digests that stand under the events' keys; one index look-up a key, by operator and type."""
-    keys: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for event in events:
-        keys[event.operator, event.type].append(event.key)
-    known: dict[tuple[str, ...], bytes] = {}
-    for (operator, kind), some in keys.items():
-        found = connection.execute(
-            select(_d.key, _d.digest).where(_d.operator == operator, _d.type == kind, _d.key.in_(some))
-        )
-        known |= {(operator, kind, key): digest for key, digest in found}
-    return known
-
-
 def survey(database: Database) -> Survey:
     """What there is to do."""
-    with database.reading() as connection:
-        earliest = {row[0]: row[1] for row in connection.execute(SURVEY.on(connection))}
-        revision, database.followed_until = news(connection)
-        return Survey(earliest, revision)
+    with database.glance() as connection:
+        earliest, revision, database.followed_until = connection.execute(SURVEY.on(connection)).one()
+    return Survey(dict(orjson.loads(earliest)), revision)
 
 
 def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, int], now: int) -> Turned:
@@ -185,7 +93,8 @@ def turn(database: Database, done: Sequence[Settlement], wanted: Mapping[str, in
         database.in_doubt = token
         raise
     database.in_doubt = None
-    has_told(database, done, now)
+    if done:
+        has_told(database, now)
     return turned
 
 
@@ -205,10 +114,12 @@ def _turn(
         late = settle(connection, done, now) if done else []
         supersede(connection, _gone(done))
         freed = advance(connection, left)
-        tell(connection, database, done, now)
+        if done:
+            # A fault of our own is no attempt: nothing is recorded under its number.
+            tell(connection, database, ((one.id, one.attempt, outcome.started_at) for one, outcome, *_ in done), now)
         taken = _rows(connection, TAKEN, worker=database.worker, token=token) if again else []
-        found = [_as_claim(row, row[8], token) for row in taken]
-        return Turned(found or _claim(connection, wanted, now, token, database), late, freed)
+        claims = [_as_claim(row, row.attempts, token) for row in taken]
+        return Turned(claims or _claim(connection, wanted, now, token, database), late, freed)
 
 
 def _left(done: Sequence[Settlement]) -> set[Line]:
@@ -228,7 +139,7 @@ def _gone(done: Sequence[Settlement]) -> list[tuple[str, str, int]]:
 
 def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: int, database: Database) -> list[Claim]:
     claims = [
-        _as_claim(row, row[8] + 1, token)
+        _as_claim(row, row.attempts + 1, token)
         for operator, most in wanted.items()
         for row in _rows(connection, DUE, operator=operator, now=now, most=most)
     ]
@@ -242,16 +153,15 @@ def _claim(connection: Connection, wanted: Mapping[str, int], now: int, token: i
     return claims
 
 
-def _as_claim(row: list[Any], attempt: int, token: int) -> Claim:
-    """From the columns of CLAIM, the time that the row is chosen by, and `ambiguous`."""
-    id_, operator, kind, key, uid, body, bearer, sequence, _, run_from, probes, anchor_at, at, ambiguous = row[:14]
+def _as_claim(row: ClaimRow, attempt: int, token: int) -> Claim:
+    id_, operator, kind, key, uid, body, bearer, sequence, _, run_from, probes, anchor_at, at, ambiguous, _ = row
     known = (id_, operator, kind, key, uid, body, bearer, attempt, run_from, anchor_at, at, token)
     return Claim(*known, bool(ambiguous), sequence, probes)
 
 
-def _rows(connection: Connection, statement: Spelled, **parameters: object) -> list[list[Any]]:
+def _rows(connection: Connection, statement: Spelled, **parameters: object) -> list[ClaimRow]:
     rows: list[list[Any]] = orjson.loads(connection.execute(statement.on(connection), parameters).scalar_one())
-    return rows
+    return [ClaimRow(*row) for row in rows]
 
 
 def _json(value: object) -> str:
@@ -357,10 +267,11 @@ def adopt(database: Database, before: int, held: Collection[tuple[int, int]], to
     worker = database.worker
     with database.reading() as connection:
         rows = _rows(connection, LOST, worker=worker, before=before, token=token)
-    lost = {row[0]: row for row in rows if (row[0], row[14]) not in held}
+    lost = {row.id: row for row in rows if (row.id, row.token) not in held}
     if not lost:
         return []
     with database.writing() as connection:
-        values = {"lost": _json([(row[0], row[14]) for row in lost.values()]), "worker": worker, "token": token}
+        values = {"lost": _json([(row.id, row.token) for row in lost.values()]), "worker": worker, "token": token}
         ids = list(connection.scalars(ADOPT.on(connection), values))
-    return [Adopted(_as_claim(lost[id_], lost[id_][8], token), lost[id_][12]) for id_ in ids]
+    adopted = [lost[id_] for id_ in ids]
+    return [Adopted(_as_claim(row, row.attempts, token), row.at) for row in adopted]

@@ -3,46 +3,23 @@
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from dispatcher.clock import CarriedClock, Clock, WallClock
-from dispatcher.errors import Contended, NotMade, Refused, StoreUnavailable
-from dispatcher.place import Place, Server
+from dispatcher.ground.clock import CarriedClock, Clock, WallClock
+from dispatcher.ground.errors import Contended, NotMade, Refused, StoreUnavailable
+from dispatcher.ground.place import Place, Server
 from dispatcher.store import sqlite
+from dispatcher.store.bell import Bell
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.mark import Mark, refusal
 from dispatcher.store.notary import Notary
 from dispatcher.store.version import Found, admit_work
-
-
-class Bell(Protocol):
-    """Whoever commits new work rings; an idle worker hears it at once.
-
-    Losing a ring loses nothing: the row is there, and a worker also looks by itself every few seconds.
-    """
-
-    def ring(self) -> None:
-        """Raises nothing: what was committed stands, whoever hears of it."""
-
-    def listen(self) -> int | None:
-        """A file descriptor that turns readable on a ring; None where rings can't be heard.
-
-        Raises Refused, and StoreUnavailable.
-        """
-
-    def heard(self) -> bool:
-        """Empties the descriptor. False where it is of no use any more: listen again."""
-
-    def deafen(self) -> None:
-        """Nobody listens any more."""
-
 
 _CLOCK = Spelled(lambda its: f"SELECT {its.clock}")
 
@@ -62,6 +39,7 @@ class Database:
         self.in_doubt: int | None = None
         self._weather: Callable[[DBAPIError], StoreUnavailable | None] = kind.weather
         self._reading = engine.execution_options(**kind.READING)
+        self._glance = engine.execution_options(**kind.GLANCE)
         self._kind = kind
         # Until when somebody follows what this worker does (µs), whether it tells of that, and of how many turns it has
         # told (store/feed.py).
@@ -86,6 +64,12 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """One consistent view; writers are not held up."""
         with self.translated(), self._reading.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """For one statement that reads, which is one consistent view by itself."""
+        with self.translated(), self._glance.connect() as connection:
             yield connection
 
     @contextmanager
@@ -129,13 +113,13 @@ class Database:
         Raises Refused for a store that is being copied, too, and StoreUnavailable where nobody can.
         """
         if self.mark is not None:
-            raise Refused(self.mark.told(self.place))
+            raise self.mark.refused(self.place)
         if self._lock is not None:
             self._lock.acquire()
 
-    def ring(self) -> None:
-        """There is new work, and it is committed."""
-        self.bell.ring()
+    def ring(self, operators: Collection[str] = ()) -> None:
+        """There is new work, and it is committed: of these operators, due at once, where any are named."""
+        self.bell.ring(operators)
 
     def look(self, connection: Connection) -> Found:
         """What stands here, as this transaction sees it."""
@@ -154,7 +138,8 @@ class Database:
                     return
             if isinstance(error, ProgrammingError) and isinstance(self.place, Server):
                 told = self.place.hide(self._kind.told(error))
-                raise Refused(f"no tables can be made in {self.place}: {told}") from None
+                mend = "give its user the right to, or let its owner run `dispatcher db upgrade`"
+                raise Refused(f"no tables can be made in {self.place}: {told}; {mend}") from None
             raise
 
     def told(self, connection: Connection) -> tuple[str, str, int]:
@@ -199,29 +184,32 @@ def reach(
     Raises NotMade where there is nothing and `create` does not say so, StoreUnavailable, Refused for another program's.
     """
     if isinstance(place, Server):
-        return _reach_server(place, create, patience, silence)
-    found = sqlite.look(place, create=create, patience=patience)
+        database, found = _reach_server(place, patience, silence)
+    else:
+        found = sqlite.look(place, create=create, patience=patience)
+        database = Database(place, sqlite.open_engine(place, patience), sqlite)
     if found.revision is None and not create:
-        raise Refused(f"the database {place} holds no wallet-flow log; name the right file in database.url")
-    return Database(place, sqlite.open_engine(place, patience), sqlite), found
+        database.close()
+        # Where somebody makes it at this moment, nothing of it can be seen before it is whole.
+        told = "holds no wallet-flow log yet; `dispatcher enqueue` or `dispatcher run` makes it"
+        raise NotMade(f"the database {place} {told}")
+    return database, found
 
 
-def _reach_server(place: Server, create: bool, patience: float, silence: float | None) -> tuple[Database, Found]:
+def _reach_server(place: Server, patience: float, silence: float | None) -> tuple[Database, Found]:
     try:
         from dispatcher.store import postgresql
     except ImportError:
-        told = "its driver is not installed; install it: pip install 'dispatcher[postgresql]'"
+        told = "its driver is not installed; where the dispatcher was cloned to: pip install -e '.[postgresql]'"
         raise Refused(f"the database {place} can't be used: {told}") from None
     database = Database(place, postgresql.open_engine(place, patience, silence), postgresql)
     try:
         with database.reading() as connection:
             found = database.look(connection)
-        if found.revision is None and not create:
-            told = "holds no wallet-flow log yet; `dispatcher enqueue` or `dispatcher run` makes it"
-            raise NotMade(f"the database {place} {told}")
     except ProgrammingError as error:
         database.close()
-        raise Refused(f"the database {place} can't be opened: {place.hide(postgresql.told(error))}") from None
+        told = place.hide(postgresql.told(error))
+        raise Refused(f"the database {place} can't be opened: {told}; mend that, or database.url") from None
     except BaseException:
         database.close()
         raise
@@ -229,11 +217,9 @@ def _reach_server(place: Server, create: bool, patience: float, silence: float |
 
 
 def is_there(place: Place) -> bool:
-    """Whether anything is stored at this place yet. Raises StoreUnavailable where nobody can tell."""
-    if isinstance(place, Path):
-        return place.exists() and place.stat().st_size > 0
+    """Whether a wallet-flow log is there, of whatever revision. Raises as `reach`, where nobody can tell."""
     try:
-        open_database(place, create=False).close()
+        reach(place, create=False)[0].close()
     except NotMade:
         return False
     return True

@@ -6,19 +6,16 @@ to each turn, in the same transaction. A worker's rows are numbered without a ga
 follows misses none, or knows that it did.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import orjson
 from sqlalchemy import Connection, delete, select, text
 
-from dispatcher.clock import HOUR, SECOND
+from dispatcher.ground.clock import HOUR, SECOND
 from dispatcher.store.dialect import Spelled, column
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import feed, tails
-
-if TYPE_CHECKING:
-    from dispatcher.store.corridor import Settlement
 
 # A row in `tails` that nobody renews is nobody's.
 LAPSE = 30 * SECOND
@@ -33,8 +30,6 @@ _TELL = text(
 _FOLLOW = text(
     "INSERT INTO tails (id, until) VALUES (:id, :until) ON CONFLICT (id) DO UPDATE SET until = excluded.until"
 )
-# Asked with every survey, so in one question.
-_NEWS = text("SELECT (SELECT coalesce(max(revision), 0) FROM operators), (SELECT coalesce(max(until), 0) FROM tails)")
 # One index seek for each worker that has told something.
 _WORKERS = text(
     """
@@ -97,19 +92,13 @@ class Heard(NamedTuple):
     missed: int
 
 
-def news(connection: Connection) -> tuple[int, int]:
-    """The operators' latest revision, and until when (µs) somebody follows, 0 where nobody does."""
-    revision, until = connection.execute(_NEWS).one()
-    return int(revision), int(until)
-
-
-def tell(connection: Connection, database: Database, done: "Sequence[Settlement]", now: int) -> None:
-    """This turn's attempts, for those who follow. When nobody does any more, what was told goes away.
+def tell(connection: Connection, database: Database, made: Iterable[Made], now: int) -> None:
+    """The attempts that this turn settles, for those who follow. When nobody does any more, what was told goes away.
 
     The number is the last that was committed and one: a turn whose commit nobody answered for tells once.
     """
     followed = now < database.followed_until
-    if not done or not (followed or database.tells):
+    if not (followed or database.tells):
         return
     if not followed:
         connection.execute(delete(feed).where(_f.worker == database.worker))
@@ -120,17 +109,14 @@ def tell(connection: Connection, database: Database, done: "Sequence[Settlement]
     if database.told_turns % EVERY == 0:
         gone = (_f.worker == database.worker) & (_f.n <= database.told_turns - KEPT)
         connection.execute(delete(feed).where(gone))
-    # A fault of our own is no attempt: nothing is recorded under its number.
-    made = [(one.claim.id, one.claim.attempt, one.outcome.started_at) for one in done]
     about = {"worker": database.worker, "n": database.told_turns + 1, "at": now}
-    connection.execute(_TELL, {**about, "told": orjson.dumps(made).decode()})
+    connection.execute(_TELL, {**about, "told": orjson.dumps(list(made)).decode()})
 
 
-def has_told(database: Database, done: "Sequence[Settlement]", now: int) -> None:
+def has_told(database: Database, now: int) -> None:
     """The turn is committed."""
-    if done:
-        database.tells = now < database.followed_until
-        database.told_turns += database.tells
+    database.tells = now < database.followed_until
+    database.told_turns += database.tells
 
 
 class Follower:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from dispatcher.errors import Refused
+from dispatcher.ground.errors import Refused
 from dispatcher.store.engine import Database
 
 _HERE = text("SELECT current_database(), current_schema()")

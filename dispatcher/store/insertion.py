@@ -12,14 +12,15 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, text
 
-from dispatcher.events import Event
-from dispatcher.policy import Status
+from dispatcher.ground.events import Event
+from dispatcher.ground.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, column
 from dispatcher.store.line import BOUND, insert_in_line
 
 _IN_LINE = insert_in_line()
 # Rows in one statement on SQLite, which takes 32,766 parameters; a statement of each size is parsed once.
 _SIZES = (1_000, 256, 64, 16, 4, 1)
+_PASS_OVER = "ON CONFLICT DO NOTHING"
 
 _TYPES = {"accepted_at": "bigint", "due_at": "bigint"}
 _read = {name: column(position, _TYPES.get(name, "text")) for position, name in enumerate(BOUND)}
@@ -57,7 +58,7 @@ def insert_new(connection: Connection, events: Sequence[Event], now: int) -> int
         if ordered:
             rows = [dict(zip(BOUND, (*event, *rest), strict=True)) for event in events]
             return connection.execute(_IN_LINE, rows).rowcount
-        return _insert(connection, "deliveries", BOUND, [(*event, *rest) for event in events])
+        return insert_many(connection, "deliveries", BOUND, [(*event, *rest) for event in events], _PASS_OVER)
     at = Event._fields.index("digest")
     listed = [(*event[:at], event.digest.hex(), *event[at + 1 :], *rest) for event in events]
     return connection.execute(_BATCH_IN_LINE if ordered else _BATCH, {"rows": orjson.dumps(listed).decode()}).rowcount
@@ -90,24 +91,26 @@ _ATTEMPTS = text(
 
 def insert_attempts(connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
     if connection.dialect.name == "sqlite":
-        _insert(connection, "attempts", tuple(_ATTEMPT), rows)
+        insert_many(connection, "attempts", tuple(_ATTEMPT), rows, _PASS_OVER)
     else:
         connection.execute(_ATTEMPTS, {"rows": orjson.dumps(rows).decode()})
 
 
-def _insert(connection: Connection, table: str, names: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> int:
-    """How many of the rows are new."""
+def insert_many(
+    connection: Connection, table: str, names: tuple[str, ...], rows: Sequence[Sequence[Any]], conflict: str = ""
+) -> int:
+    """Into SQLite; how many of the rows are new. `conflict` says what becomes of one whose key is there already."""
     fresh, start = 0, 0
     for size in _SIZES:
         while len(rows) - start >= size:
             values = tuple(chain.from_iterable(rows[start : start + size]))
-            fresh += connection.exec_driver_sql(_statement(table, names, size), values).rowcount
+            fresh += connection.exec_driver_sql(_statement(table, names, size, conflict), values).rowcount
             start += size
     return fresh
 
 
 @cache
-def _statement(table: str, names: tuple[str, ...], rows: int) -> str:
+def _statement(table: str, names: tuple[str, ...], rows: int, conflict: str) -> str:
     row = f"({', '.join('?' * len(names))})"
     columns = ", ".join(f'"{name}"' for name in names)
-    return f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * rows)} ON CONFLICT DO NOTHING"
+    return f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * rows)} {conflict}"

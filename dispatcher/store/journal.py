@@ -75,6 +75,7 @@ class Noted(NamedTuple):
 
 
 _NOTED = [_j[name] for name in Noted._fields]
+_LAST = select(_j.n, _j.hash, _j.seal).order_by(_j.n.desc()).limit(1)
 
 
 class Head(NamedTuple):
@@ -95,17 +96,27 @@ def digest(noted: Noted, before: bytes) -> bytes:
 
 
 def head(connection: Connection) -> Head:
-    last = connection.execute(select(_j.n, _j.hash, _j.seal).order_by(_j.n.desc()).limit(1)).first()
+    last = connection.execute(_LAST).first()
     return Head(0, b"") if last is None else Head(last.n, last.hash, last.seal is not None)
 
 
-def append(connection: Connection, notary: Notary | None, entries: Sequence[Entry], now: int) -> Head:
-    """Adds entries at the end. Until this transaction ends nobody else does. Raises Refused."""
+def key_in_force(connection: Connection, notary: Notary | None, now: int) -> Key:
+    """What the journal is sealed with; until this transaction ends nobody else adds to it. Raises Refused."""
     if notary is None:
         raise RuntimeError("something is to be noted, and nobody has opened the vault")
     alone(connection, Alone.JOURNAL)
+    return notary.key(connection, now)
+
+
+def append(
+    connection: Connection, notary: Notary | None, entries: Sequence[Entry], now: int, key: Key | None = None
+) -> Head:
+    """Adds entries at the end. Until this transaction ends nobody else does. Raises Refused.
+
+    `key`: in force, where this transaction has asked for it already.
+    """
+    key = key or key_in_force(connection, notary, now)
     last = head(connection)
-    key = notary.key(connection, now)
     if key.lost:
         entries = [Entry(NEW_KEY, entries[0].actor, _LOST), *entries]
     rows: list[tuple[Any, ...]] = []

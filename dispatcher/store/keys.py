@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from dispatcher.apikey import ApiKey, Scope
-from dispatcher.errors import Refused
+from dispatcher.ground.apikey import ApiKey, Scope
+from dispatcher.ground.errors import Refused
+from dispatcher.store.access import CREATE_KEY, REVOKE_KEY, key_entry
 from dispatcher.store.engine import Database
-from dispatcher.store.journal import Entry, append
+from dispatcher.store.journal import append
 from dispatcher.store.schema import api_keys, journal
 
 _k, _j = api_keys.c, journal.c
-_CREATE, _REVOKE = "create_key", "revoke_key"
 
 
 def all_keys(database: Database) -> list[ApiKey]:
@@ -33,7 +33,7 @@ def create_key(database: Database, key: ApiKey, actor: str) -> None:
     values = key._asdict() | {"scopes": " ".join(sorted(key.scopes))}
     with suppress(IntegrityError), database.writing() as connection:
         connection.execute(insert(api_keys).values(values))
-        append(connection, database.notary, [_entry(_CREATE, actor, key)], key.created_at)
+        append(connection, database.notary, [key_entry(CREATE_KEY, actor, key)], key.created_at)
         return
     raise Refused(f"there is, or was, a key named {key.name}; give this one another name")
 
@@ -48,15 +48,8 @@ def revoke_key(database: Database, name: str, actor: str, now: int) -> ApiKey:
         if revoked.revoked_at is not None:
             return revoked
         connection.execute(update(api_keys).where(_k.id == revoked.id).values(revoked_at=now))
-        append(connection, database.notary, [_entry(_REVOKE, actor, revoked)], now)
+        append(connection, database.notary, [key_entry(REVOKE_KEY, actor, revoked)], now)
         return revoked._replace(revoked_at=now)
-
-
-def _entry(verb: str, actor: str, key: ApiKey) -> Entry:
-    """What the key opens stands in the entry: in its row, whoever can write the database may alter that unseen."""
-    whose = "every operator" if key.operator is None else f"{key.operator} alone"
-    note = f"{key.id}: {' '.join(sorted(key.scopes))}, for {whose}, {key.rate or 'web.rate'} a second"
-    return Entry(verb, actor, note, key=key.name)
 
 
 def who(database: Database) -> dict[str, dict[str, str | None]]:
@@ -64,9 +57,9 @@ def who(database: Database) -> dict[str, dict[str, str | None]]:
     query = select(_j.verb, _j.key, _j.actor).where(_j.delivery_id.is_(None), _j.operator.is_(None))
     found: dict[str, dict[str, str | None]] = {}
     with database.reading() as connection:
-        for verb, name, actor in connection.execute(query.where(_j.verb.in_((_CREATE, _REVOKE)))):
+        for verb, name, actor in connection.execute(query.where(_j.verb.in_((CREATE_KEY, REVOKE_KEY)))):
             by = found.setdefault(name, {"created_by": None, "revoked_by": None})
-            by["created_by" if verb == _CREATE else "revoked_by"] = actor
+            by["created_by" if verb == CREATE_KEY else "revoked_by"] = actor
     return found
 
 

@@ -10,24 +10,35 @@ from sqlalchemy import (
     Table,
     bindparam,
     func,
+    literal_column,
     select,
     update,
 )
 
-from dispatcher.clock import iso
-from dispatcher.policy import MOVES, Status, Verb
+from dispatcher.ground.clock import iso
+from dispatcher.ground.policy import MOVES, Status, Verb
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import Entry, append, entries_of
 from dispatcher.store.line import advance, behind_another, hold, lines_of
 from dispatcher.store.schema import attempts, deliveries
-from dispatcher.store.search import Filter, Row, all_numbered, find, find_behind, numbered, one, under_keys
+from dispatcher.store.search import Filter, Row, accepted, all_numbered, find, find_behind, numbered, one, under_keys
 
-__all__ = ["Change", "Filter", "Row", "all_numbered", "find", "find_behind", "history", "numbered", "one"]
+__all__ = ["Change", "Filter", "Row", "accepted", "all_numbered", "find", "find_behind", "history", "numbered", "one"]
 __all__ += ["operators_waiting", "replay", "resolve", "sort_out", "under_keys"]
 
 PAGE = 1_000
 
 _d = deliveries.c
+
+# What a replay makes of a row, in SQL, but for when it is due; and `parked`, which depends on who else is in its line.
+BROUGHT_BACK = {
+    "status": f"'{Status.PENDING}'",
+    "finished_at": "NULL",
+    "run_from": "attempts",
+    "anchor_at": "NULL",
+    "probes": "0",
+    "in_line": "sequence IS NOT NULL",
+}
 
 
 class Change(NamedTuple):
@@ -70,34 +81,37 @@ def _of(connection: Connection, table: Table, delivery: int, *order: Column[Any]
 
 def sort_out(rows: Sequence[Row], verb: Verb) -> Change:
     """Which of the rows a replay or resolve may take: what MOVES allows, and why not the others."""
-    taken = [row for row in rows if (Status(row.status), verb) in MOVES]
-    refused = [(row, _why_not(row, verb)) for row in rows if (Status(row.status), verb) not in MOVES]
-    return Change(taken, refused)
+    change = Change([], [])
+    for row in rows:
+        why = why_not(Status(row.status), row.due_at, row.parked, verb)
+        if why is None:
+            change.taken.append(row)
+        else:
+            change.refused.append((row, why))
+    return change
 
 
-def _why_not(row: Row, verb: Verb) -> str:
-    match Status(row.status):
+def why_not(status: Status, due_at: int | None, parked: bool, verb: Verb) -> str | None:
+    """The sentence why a replay or resolve does not take a delivery in this state; None where MOVES allows it."""
+    if (status, verb) in MOVES:
+        return None
+    match status:
         case Status.SENDING:
             return "an attempt is in flight; wait until it has ended"
-        case Status.PENDING if row.parked:
+        case Status.PENDING if parked:
             return "it is not dead: it waits for another one of its line"
         case Status.PENDING:
-            return f"it is not dead: its next attempt is due at {iso(row.due_at)}"
+            return f"it is not dead: its next attempt is due at {iso(due_at)}"
         case Status.DELIVERED:
             return "it is delivered: the operator has said yes"
         case _:
-            return f"it is {row.status} already, {verb} changes nothing"
+            return f"it is {status} already, {verb} changes nothing"
 
 
 def replay(database: Database, rows: Sequence[Row], actor: str, now: int, note: str | None = None) -> Change:
     """Bring deliveries back: due now, with the whole schedule before them; their attempts stay as they are."""
-    return _change(database, rows, Verb.REPLAY, brought_back(now), (actor, note, now))
-
-
-def brought_back(now: int) -> dict[str, Any]:
-    """What a replay makes of a row; `parked` depends on who else is in its line (`behind_another`)."""
-    values = {"status": Status.PENDING, "due_at": now, "finished_at": None, "run_from": _d.attempts, "anchor_at": None}
-    return values | {"probes": 0, "in_line": _d.sequence.is_not(None)}
+    values: dict[str, Any] = {name: literal_column(value) for name, value in BROUGHT_BACK.items()}
+    return _change(database, rows, Verb.REPLAY, {**values, "due_at": now}, (actor, note, now))
 
 
 def resolve(database: Database, rows: Sequence[Row], actor: str, note: str, now: int) -> Change:

@@ -24,8 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from dispatcher.events import Event
-from dispatcher.policy import Status
+from dispatcher.ground.events import Event
+from dispatcher.ground.policy import Status
 from dispatcher.store.dialect import Dialect, Spelled, column, words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.locks import LINES, Alone, alone
@@ -42,7 +42,7 @@ BOUND = (*Event._fields, "status", "accepted_at", "due_at")
 
 # Whether a delivery must wait: for one that is under way, or will be again; for a dead one only where that was accepted
 # before it. What the index is partial by is a literal, not a parameter: SQLite takes it only where it sees that.
-def _in_the_way(its: Dialect) -> str:
+def in_the_way(its: Dialect) -> str:
     return f"""
         EXISTS (
             SELECT 1 FROM deliveries h
@@ -52,6 +52,10 @@ def _in_the_way(its: Dialect) -> str:
         )
     """
 
+
+_LINES_OF = Spelled(
+    lambda its: f"SELECT operator, sequence FROM deliveries WHERE sequence IS NOT NULL AND id {its.among.format('ids')}"
+)
 
 # The next one of each line that somebody left.
 _ADVANCE = Spelled(
@@ -65,7 +69,7 @@ _ADVANCE = Spelled(
               AND n.in_line = {its.yes} AND n.parked = {its.yes}
         )
         FROM {its.each.format("left")}
-    ) AND NOT {_in_the_way(its)}
+    ) AND NOT {in_the_way(its)}
     RETURNING operator
     """
     )
@@ -142,9 +146,8 @@ def let_dead_leave(database: Database, operators: Collection[str]) -> None:
 
 def lines_of(connection: Connection, ids: Collection[int]) -> list[Line]:
     """The lines in which the deliveries with these ids stand, or stood."""
-    d = deliveries.c
-    found = connection.execute(select(d.operator, d.sequence).where(d.id.in_(ids), d.sequence.is_not(None)))
-    return [(operator, sequence) for operator, sequence in found]
+    given = {"ids": orjson.dumps(list(ids)).decode()}
+    return [(operator, sequence) for operator, sequence in connection.execute(_LINES_OF.on(connection), given)]
 
 
 def in_the_way_of(database: Database, number: int, most: int) -> list[int]:
@@ -162,19 +165,15 @@ def in_the_way_of(database: Database, number: int, most: int) -> list[int]:
 
 def behind_another(connection: Connection) -> ColumnElement[bool]:
     """For a delivery that joins its line again: whether it has to wait for somebody else."""
-    return literal_column(_in_the_way(words_of(connection)), Boolean)
+    return literal_column(in_the_way(words_of(connection)), Boolean)
 
 
-def behind_a_later_one(connection: Connection) -> ColumnElement[bool]:
-    """For a dead one: whether one that was accepted after it is at the head of its line, and would go out first."""
-    its = words_of(connection)
-    return literal_column(
-        f"""
+def behind_a_later_one(its: Dialect) -> str:
+    """SQL for a dead one: whether one that was accepted after it is at the head of its line, and would go out first."""
+    return f"""
         EXISTS (
             SELECT 1 FROM deliveries h
             WHERE h.operator = deliveries.operator AND h.sequence = deliveries.sequence
               AND h.in_line = {its.yes} AND h.parked = {its.no} AND h.id > deliveries.id AND h.status <> 'dead'
         )
-        """,
-        Boolean,
-    )
+        """

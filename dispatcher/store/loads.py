@@ -60,7 +60,7 @@ _DELIVERED = _of_status("delivered", "log_delivered")
 _SPAN = text("SELECT (SELECT max(id) FROM deliveries) - (SELECT min(id) FROM deliveries)")
 
 
-def backlog(database: Database, now: int, *, exact: bool = False) -> dict[str, Load]:
+def loads_of(database: Database, now: int, *, exact: bool = False) -> dict[str, Load]:
     """By operator, those that have deliveries. `exact`: count what was delivered, however much that is."""
     with database.reading() as connection:
         found: dict[str, dict[str, int | None]] = {}

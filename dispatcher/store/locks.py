@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from sqlalchemy import Connection, insert, select
 
-from dispatcher.errors import Refused
+from dispatcher.ground.errors import Refused
 from dispatcher.store.schema import locks
 
 # So many lines at most are locked by one transaction, however many it has to do with.

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Boolean, Column, Connection, MetaData, String, Table, insert, text, update
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher.errors import Refused
-from dispatcher.place import Place
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.place import Place
 from dispatcher.store.schema import locks, metadata, workers
 
 
@@ -35,6 +35,9 @@ class Mark(NamedTuple):
 
     def told(self, place: Place | str) -> str:
         return _TOLD[self.state].format(place=place, other=self.other)
+
+    def refused(self, place: Place | str) -> Refused:
+        return Refused(_TOLD[self.state].format(place=place, other=self.other))
 
 
 _TOLD = {

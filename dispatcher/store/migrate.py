@@ -9,8 +9,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
 
-from dispatcher.errors import Refused
-from dispatcher.place import Place
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.place import Place
 from dispatcher.store.engine import Database, open_database, reach
 from dispatcher.store.quiet import at_work, quiet
 from dispatcher.store.schema import REVISION
@@ -50,8 +50,10 @@ def _check(place: Place, found: Found) -> None:
     if found.revision is not None and found.revision > REVISION:
         admit(place, found)
     if found.mark is not None:
-        told = "finish its copy, or give it up, with the dispatcher that began it"
-        raise Refused(f"{found.mark.told(place)} ({told})" if found.revision != REVISION else found.mark.told(place))
+        if found.revision == REVISION:
+            raise found.mark.refused(place)
+        told = f"another version of the dispatcher began to copy this: {found.mark.told(place)}"
+        raise Refused(f"{told}; do so with that version")
 
 
 def _upgrade(database: Database) -> str | None:
@@ -81,7 +83,8 @@ def _changing(database: Database) -> Iterator[Connection]:
             yield connection
             if on_file and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first()):
                 raise Refused(
-                    f"a row of {broken[0]} refers to one of {broken[2]} that is not there; nothing was changed"
+                    f"a row of {broken[0]} refers to one of {broken[2]} that is not there;"
+                    " put a backup in its place, or take that row out; nothing was changed"
                 )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import BigInteger, cast, delete, func, select
 
-from dispatcher.clock import MINUTE
+from dispatcher.ground.clock import MINUTE
 from dispatcher.store.dialect import Spelled, column
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import minutes

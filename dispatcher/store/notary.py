@@ -1,4 +1,4 @@
-"""The key that seals the journal: made here at random, kept in the store, locked by the vault.
+"""The key that seals the journal, and the fingerprints of keys: made here at random, kept in the store, locked.
 
 So whoever can write the database, but has not the master key, can seal nothing; and a new master key, which locks it
 anew (`dispatcher reencrypt`), leaves every seal as it is.
@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
-from dispatcher.errors import DispatcherError, Refused
+from dispatcher.ground.errors import DispatcherError, Refused
 from dispatcher.store.schema import journal_keys
 
 KEY_BYTES = 32
 _k = journal_keys.c
+_LAST = select(_k.version, _k.locked).order_by(_k.version.desc()).limit(1)
 
 
 class Key(NamedTuple):
@@ -32,6 +33,11 @@ class Key(NamedTuple):
 
     def seal(self, digest: bytes) -> bytes:
         return hmac.digest(self.raw, digest, hashlib.sha256)
+
+    def fingerprint(self, operator: str, plain: str) -> str:
+        """What is stored of a cipher key's fingerprint, behind this key's version: by it nobody can try guesses."""
+        told = f"dispatcher fingerprint 1\0{operator}\0{plain}"
+        return f"{self.version}.{hmac.digest(self.raw, told.encode(), hashlib.sha256)[:8].hex()}"
 
 
 class Notary:
@@ -54,7 +60,7 @@ class Notary:
 
         Raises Refused where it can't be opened.
         """
-        last = connection.execute(select(_k.version, _k.locked).order_by(_k.version.desc()).limit(1)).first()
+        last = connection.execute(_LAST).first()
         if last is None:
             return self._make(connection, Key(1, secrets.token_bytes(KEY_BYTES), fresh=True), now)
         if self._opened is not None and self._opened.version == last.version:

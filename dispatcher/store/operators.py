@@ -4,20 +4,30 @@ Whatever changes a row gives it a higher revision than any row had; by that a ru
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, case, insert, select, text, update
 
 from dispatcher.store.engine import Database
-from dispatcher.store.journal import Entry, append, entries_about
+from dispatcher.store.fingerprints import version_of
+from dispatcher.store.journal import Entry, append, entries_about, key_in_force
 from dispatcher.store.locks import Alone, alone
-from dispatcher.store.schema import deliveries, journal, journal_keys, key_versions, operators
+from dispatcher.store.schema import deliveries, journal, journal_keys, operators
 
 _o, _j = operators.c, journal.c
-_k = key_versions.c
 # Asked with every survey: a text is not built anew each time.
 _LATEST = text("SELECT coalesce(max(revision), 0) FROM operators")
+
+
+class Doors(StrEnum):
+    """Whether anything is sent to an operator; UNFIT where its settings can't be used, or it has none."""
+
+    OPEN = "open"
+    PAUSED = "paused"
+    HELD = "held"
+    UNFIT = "unfit"
 
 
 class Standing(NamedTuple):
@@ -34,9 +44,16 @@ class Standing(NamedTuple):
     closed_since: int | None
     closed_total: int
 
+    @property
+    def doors(self) -> Doors:
+        """What a person did counts before what the breaker did."""
+        if self.paused_at is not None:
+            return Doors.PAUSED
+        return Doors.OPEN if self.held_at is None else Doors.HELD
+
 
 class Declared(NamedTuple):
-    """An operator's new settings, locked, with the fingerprint of its key where it has one.
+    """An operator's new settings, locked, with the plain fingerprint of its key where it has one; that is not stored.
 
     `changed`: which of them differ from those before, by name; None where nobody can tell.
     """
@@ -61,6 +78,11 @@ def standings(database: Database) -> list[Standing]:
     """Every operator that was ever declared, by name."""
     with database.reading() as connection:
         return _standings(connection)
+
+
+def standing_of(database: Database, name: str) -> Standing | None:
+    """One of them; None for one that never was."""
+    return next((one for one in standings(database) if one.name == name), None)
 
 
 def _standings(connection: Connection) -> list[Standing]:
@@ -88,8 +110,10 @@ def declare(
         if instead and instead != _settings(connection, instead.keys()):
             return False
         entries = []
+        ciphered = any(row.fingerprint for row in rows)
+        key = key_in_force(connection, database.notary, now) if ciphered else None
         for row in rows:
-            version = None if row.fingerprint is None else _version(connection, row.name, row.fingerprint, now)
+            version = version_of(connection, key, row.name, row.fingerprint, now) if key and row.fingerprint else None
             values = {
                 "origin": origin,
                 "settings": row.settings,
@@ -105,7 +129,7 @@ def declare(
             connection.execute(update(operators).where(_o.name.in_(gone)).values(**values))
         entries += [Entry("remove", actor, operator=name) for name in gone]
         if entries:
-            append(connection, database.notary, entries, now)
+            append(connection, database.notary, entries, now, key)
     return True
 
 
@@ -113,20 +137,6 @@ def _settings(connection: Connection, names: Collection[str]) -> dict[str, str |
     """The settings of these operators as they are locked; None for one that is gone, or never was."""
     found = connection.execute(select(_o.name, _o.settings).where(_o.name.in_(names)))
     return {**dict.fromkeys(names), **{str(name): settings for name, settings in found}}
-
-
-def _version(connection: Connection, operator: str, fingerprint: str, now: int) -> int:
-    """The number of this key, counted from 1; another fingerprint than the last one is a new version."""
-    last = connection.execute(
-        select(_k.version, _k.fingerprint).where(_k.operator == operator).order_by(_k.version.desc()).limit(1)
-    ).first()
-    if last is not None and last.fingerprint == fingerprint:
-        return int(last.version)
-    version = 1 if last is None else int(last.version) + 1
-    connection.execute(
-        insert(key_versions).values(operator=operator, version=version, fingerprint=fingerprint, since=now)
-    )
-    return version
 
 
 def stop(database: Database, name: str, column: str, by: tuple[str, str, str | None], now: int) -> bool:
@@ -149,6 +159,17 @@ def start(database: Database, name: str, column: str, by: tuple[str, str, str | 
         "closed_since": case((open_again, None), else_=_o.closed_since),
     }
     return _turn(database, name, _o[column].is_not(None), values, by, now)
+
+
+def pause(database: Database, name: str, actor: str, note: str | None, now: int) -> bool:
+    """By hand. False where it was paused already."""
+    return stop(database, name, "paused_at", ("pause", actor, note), now)
+
+
+def resume(database: Database, name: str, actor: str, note: str | None, now: int) -> bool:
+    """By hand, whether a person paused it or the breaker holds it. False where neither was so."""
+    # Both stops, also where the first one was there.
+    return sum(start(database, name, column, ("resume", actor, note), now) for column in ("paused_at", "held_at")) > 0
 
 
 def _turn(
@@ -230,13 +251,6 @@ def done_to(database: Database, name: str, most: int | None = None) -> list[dict
             }
             for one in entries_about(connection, name, most)
         ]
-
-
-def key_history(database: Database, name: str) -> list[dict[str, Any]]:
-    """Each key it ever had, by version and fingerprint, with the time since when (µs)."""
-    with database.reading() as connection:
-        query = select(_k.version, _k.fingerprint, _k.since).where(_k.operator == name).order_by(_k.version)
-        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def locked_keys(database: Database) -> list[tuple[int, str]]:

@@ -1,17 +1,18 @@
 """The PostgreSQL database: how it is reached, what is weather there, how its workers are woken."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from typing import cast
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from dispatcher.errors import Contended, Refused, StoreUnavailable
-from dispatcher.place import Server
+from dispatcher.ground.errors import Contended, Refused, StoreUnavailable
+from dispatcher.ground.place import Server
+from dispatcher.store.bell import Heard
 from dispatcher.store.locks import make_locks
 from dispatcher.store.mark import MARKS, READ_MARK, mark_of
 from dispatcher.store.schema import metadata
@@ -21,6 +22,8 @@ from dispatcher.store.version import FIRST, READ_REVISION, REVISIONS, Found, is_
 # For jsonb's casts, and for what was looked at by its makers this decade.
 OLDEST_POSTGRESQL = (12,)
 READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+# A transaction around one statement would cost three journeys more than the statement.
+GLANCE = {"isolation_level": "AUTOCOMMIT"}
 
 # What may pass by itself, by the beginning of its SQLSTATE: connection, authorization (a password is being changed),
 # database missing, resources (disk, memory, connections), somebody stopped it, I/O, corruption, read-only, rights,
@@ -32,13 +35,18 @@ _MENDS = {
     "25006": "; the server takes no writes: it is a standby, or was made read-only; name the one that takes them",
     "53100": "; the server's disk is full: make room there",
 }
+_WAIT = "; try again, and where that lasts look into the server's log"
 
 # The table that had a store's number before there were revisions.
 _NUMBER = "dispatcher_schema"
 
-# A commit that returned is on disk, whatever the server's settings say; the rest keeps a lost peer from holding us.
+# A commit that returned is on disk, whatever the server's settings say; the locks' time keeps a lost peer from holding
+# us. And whatever we ask is answered by an index, row by row: a server that has not analysed a table yet takes a full
+# one for empty, and would read the whole of it in each turn, by a plan that it then keeps.
 _SETTINGS = """
     SELECT set_config('lock_timeout', %s, false), set_config('jit', 'off', false),
+           set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
+           set_config('enable_mergejoin', 'off', false),
            set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
                                                  THEN 'on' ELSE current_setting('synchronous_commit') END, false)
 """
@@ -57,27 +65,14 @@ def open_engine(place: Server, patience: float, silence: float | None) -> Engine
     Raises Refused for an address that can't be read.
     """
     url = make_url(place.url.reveal())
-    given = {
-        "application_name": "dispatcher",
-        "connect_timeout": max(2, round(patience)),
-        # A server that is gone without a word is noticed while something is under way, and while nothing is.
-        # A worker that notices it long after the others comes back so late that they take it for dead.
-        "tcp_user_timeout": 4_000,
-        "keepalives_idle": 2,
-        "keepalives_interval": 1,
-        "keepalives_count": 3,
-    }
-    hosts = url.query.get("host", ())
-    if "," in hosts if isinstance(hosts, str) else len(hosts) > 1:
-        # Of several servers the one that takes something; that can change.
-        given["target_session_attrs"] = "read-write"
-    arguments = {name: value for name, value in given.items() if name not in url.query}
+    arguments = _arguments(url, patience)
     try:
         # An error's text would show the parameters: events, players' tokens.
         engine = create_engine(url, connect_args=arguments, isolation_level="READ COMMITTED", hide_parameters=True)
     except (ArgumentError, ValueError):
         mend = "write several servers as host=a:5432&host=b:5432"
         raise Refused(f"the database {place} can't be opened: its servers can't be read; {mend}") from None
+    event.listen(engine, "handle_error", _tell_no_row)
     if silence is not None:
         end_silence(engine, silence)
 
@@ -99,21 +94,50 @@ def open_engine(place: Server, patience: float, silence: float | None) -> Engine
     return engine
 
 
+def _tell_no_row(context: ExceptionContext) -> None:
+    """The server repeats the row that it refuses, and the parameters would stand in the error after all."""
+    error, wrapped = context.original_exception, context.sqlalchemy_exception
+    if isinstance(error, psycopg.Error) and error.diag.message_detail:
+        whole, told = str(error), error.diag.message_primary or type(error).__name__
+        error.args = (told,)
+        if wrapped is not None:
+            wrapped.args = tuple(one.replace(whole, told) if isinstance(one, str) else one for one in wrapped.args)
+
+
+def _arguments(url: URL, patience: float) -> dict[str, object]:
+    """What libpq is told beside the address, where that says nothing of it."""
+    given: dict[str, object] = {
+        "application_name": "dispatcher",
+        "connect_timeout": max(2, round(patience)),
+        # A server that is gone without a word is noticed while something is under way, and while nothing is.
+        # A worker that notices it long after the others comes back so late that they take it for dead.
+        "tcp_user_timeout": 4_000,
+        "keepalives_idle": 2,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+    }
+    hosts = url.query.get("host", ())
+    if "," in hosts if isinstance(hosts, str) else len(hosts) > 1:
+        # Of several servers the one that takes something; that can change.
+        given["target_session_attrs"] = "read-write"
+    return {name: value for name, value in given.items() if name not in url.query}
+
+
 def weather(error: DBAPIError) -> StoreUnavailable | None:
     """What may pass by itself; None for a bug of ours, which trying again would not mend."""
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
         passes = error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError)
-        return StoreUnavailable(told(error)) if passes else None
+        return StoreUnavailable(told(error, _WAIT)) if passes else None
     if state in _CONTENDED:
-        return Contended(told(error))
-    return StoreUnavailable(told(error)) if state.startswith(_WEATHER) else None
+        return Contended(told(error, "; try again"))
+    return StoreUnavailable(told(error, _WAIT)) if state.startswith(_WEATHER) else None
 
 
-def told(error: DBAPIError) -> str:
-    """The server's sentence alone, in one line: what it adds shows whole rows. And what helps, where that is known."""
+def told(error: DBAPIError, otherwise: str = "") -> str:
+    """The server's sentence alone, in one line: what it adds shows whole rows. And what helps, or `otherwise`."""
     primary = error.orig.diag.message_primary if isinstance(error.orig, psycopg.Error) else None
-    mend = _MENDS.get(getattr(error.orig, "sqlstate", None) or "", "")
+    mend = _MENDS.get(getattr(error.orig, "sqlstate", None) or "", otherwise)
     return " ".join((primary or str(error.orig)).split()) + mend
 
 
@@ -122,7 +146,8 @@ def found(connection: Connection, place: Server) -> Found:
     version = connection.dialect.server_version_info or ()
     if version < OLDEST_POSTGRESQL:
         there = ".".join(map(str, version))
-        raise Refused(f"the database {place} is PostgreSQL {there}; the dispatcher needs {OLDEST_POSTGRESQL[0]}")
+        mend = f"the dispatcher needs {OLDEST_POSTGRESQL[0]} or newer: name another in database.url"
+        raise Refused(f"the database {place} is PostgreSQL {there}; {mend}")
     tables = set(connection.scalars(_TABLES))
     if not tables:
         return Found(None)
@@ -157,6 +182,8 @@ def size(connection: Connection, _place: Server) -> int:
 
 CHANNEL = "dispatcher"
 LISTEN = f"LISTEN {CHANNEL}"
+# Of 7,999 bytes that PostgreSQL takes.
+LONGEST_RING = 7_000
 # For a ring of our own to come back, once we listen.
 PROOF_SECONDS = 1.0
 
@@ -169,13 +196,15 @@ class ServerBell:
         self._translated = translated
         self._session: Connection | None = None
 
-    def ring(self) -> None:
+    def ring(self, operators: Collection[str] = ()) -> None:
+        """Who hears a name need not ask the server whose work it is: that look would be a third of the way to it."""
+        names = " ".join(operators)
         with suppress(StoreUnavailable, DBAPIError):
-            self._ring("")
+            self._ring(names if len(names) <= LONGEST_RING else "")
 
     def _ring(self, word: str) -> None:
         with self._translated(), self._engine.connect() as connection:
-            connection.exec_driver_sql(f"NOTIFY {CHANNEL}, '{word}'")
+            connection.exec_driver_sql("SELECT pg_notify(%s, %s)", (CHANNEL, word))
 
     def listen(self) -> int | None:
         self.deafen()
@@ -204,19 +233,21 @@ class ServerBell:
         try:
             return any(one.payload == word for one in _driver(session).notifies(timeout=PROOF_SECONDS))
         except psycopg.Error as error:
-            raise StoreUnavailable(" ".join(str(error).split())) from None
+            why = " ".join(str(error).split())
+            raise StoreUnavailable(f"{why}{_WAIT}") from None
 
-    def heard(self) -> bool:
+    def heard(self) -> Heard | None:
         if self._session is None:
-            return False
+            return None
+        words = set()
         try:
             connection = _driver(self._session).pgconn
             connection.consume_input()
-            while connection.notifies():
-                pass
+            while rung := connection.notifies():
+                words.add(rung.extra.decode("utf-8", "replace"))
         except psycopg.Error:
-            return False
-        return True
+            return None
+        return Heard(frozenset(name for word in words for name in word.split()), more="" in words)
 
     def deafen(self) -> None:
         session, self._session = self._session, None

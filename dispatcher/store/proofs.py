@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from dispatcher.policy import Reason, Status, Trigger, Verb
+from dispatcher.ground.policy import Reason, Status, Trigger, Verb
 
 ENDED = (Status.DELIVERED, Status.DEAD, Status.RESOLVED)
 _AMBIGUOUS = frozenset(reason.value for reason in Reason if reason.ambiguous)
@@ -39,6 +39,8 @@ class Check(StrEnum):
     LINES = "lines"
     KEYS = "keys"
     OPERATORS = "operators"
+    API_KEYS = "api_keys"
+    ACCOUNTS = "accounts"
     JOURNAL = "journal"
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from dispatcher.errors import Refused
-from dispatcher.place import Place
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.place import Place
 from dispatcher.store.dialect import POSTGRESQL
 from dispatcher.store.engine import Database
 from dispatcher.store.locks import Alone, is_free

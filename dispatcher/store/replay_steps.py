@@ -5,21 +5,21 @@ job, and nothing is passed over. Of many workers the one that has the job's row 
 """
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, text
 
-from dispatcher.clock import MILLISECOND, SECOND
-from dispatcher.policy import Status, Verb
-from dispatcher.store.dialect import Spelled, words_of
+from dispatcher.ground.clock import MILLISECOND, SECOND
+from dispatcher.ground.policy import Status, Verb
+from dispatcher.store.dialect import Spelled, column, words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import Entry, append
-from dispatcher.store.ledger import Row, brought_back, sort_out
-from dispatcher.store.line import behind_a_later_one, behind_another, hold, lines_of
+from dispatcher.store.ledger import BROUGHT_BACK, why_not
+from dispatcher.store.line import behind_a_later_one, hold, in_the_way, lines_of
 from dispatcher.store.replays import Refusal, State, Which, under_keys, which_of
-from dispatcher.store.schema import deliveries, replays
 
 # In one step at most; else a tenth of what the pace gives in a second.
 MOST_AT_ONCE = 100
@@ -36,8 +36,6 @@ KEPT = 100
 # A job that nobody drove for longer than that was not driven meanwhile (µs).
 _BREAK = 5 * SECOND
 
-_d, _r = deliveries.c, replays.c
-
 _TOO_LATE = "a later event of its ordering key went out, or may have: it would come in the wrong order"
 _BEHIND = "a later event of its ordering key stands before it in line: it would come in the wrong order"
 _ANEW = "it died after the replay was made; what died anew is replayed by a new one"
@@ -53,6 +51,15 @@ _MINE = Spelled(
     ORDER BY next_at, id LIMIT 1 {its.ours}
     """
     )
+)
+_MOVED = text(
+    """
+    UPDATE replays
+    SET cursor = :cursor, refusals = :refusals, taken = taken + :taken, refused = refused + :refused,
+        next_at = :next_at, worked = :worked, driven_at = :now, updated_at = :now,
+        state = coalesce(:ended, state), finished_at = coalesce(:finished_at, finished_at)
+    WHERE id = :id
+    """
 )
 _WAITING = Spelled(
     lambda its: (
@@ -80,6 +87,22 @@ class Step(NamedTuple):
     took: float
 
 
+class _Found(NamedTuple):
+    """One of those that a page names, as it stands now. `behind`: a later one of its line would go out before it."""
+
+    id: int
+    operator: str
+    type: str
+    key: str
+    status: str
+    due_at: int | None
+    parked: bool
+    finished_at: int | None
+    sequence: str | None
+    superseded: bool
+    behind: bool
+
+
 class _Page(NamedTuple):
     """Some of an operator's dead, and how far the walk has come; `place` is None behind the last one."""
 
@@ -88,10 +111,35 @@ class _Page(NamedTuple):
     place: int | None
 
 
+# Whatever stands under these numbers, in one JSON text: row by row, Python's lock would have to be won for each.
+_FOUND = Spelled(
+    lambda its: (
+        f"""
+    SELECT {its.every.format(its.values.format(", ".join(_Found._fields)))} FROM (
+        SELECT id, operator, type, key, status, due_at, parked, finished_at, sequence, superseded,
+               {behind_a_later_one(its)} AS behind
+        FROM deliveries WHERE id {its.among.format("ids")}
+        ORDER BY id {its.held}
+    ) AS found
+    """
+    )
+)
+_BACK = Spelled(
+    lambda its: (
+        f"""
+    UPDATE deliveries
+    SET {", ".join(f"{name} = {value}" for name, value in BROUGHT_BACK.items())},
+        due_at = {column(1, "bigint")}, parked = {in_the_way(its)}
+    FROM {its.each.format("rows")} WHERE deliveries.id = {column(0, "bigint")}
+    """
+    )
+)
+
+
 def step(database: Database, now: int) -> Step | None:
     """The next step of the job that is due first; None where no job runs. Raises Refused where it can't be noted."""
     started = time.perf_counter()
-    with database.reading() as connection:
+    with database.glance() as connection:
         soon = connection.execute(_SOON).scalar_one()
     if soon is None:
         return None
@@ -143,7 +191,7 @@ def _move(
     connection: Connection,
     job: Any,
     cursor: Sequence[tuple[str, int]],
-    taken: Sequence[Row],
+    taken: Sequence[_Found],
     refused: Sequence[Refusal],
     next_at: int,
     now: int,
@@ -153,19 +201,19 @@ def _move(
     kept = orjson.loads(job.refusals)
     kept += map(list, refused[: max(0, KEPT - len(kept))])
     done = not cursor
-    values: dict[str, Any] = {
+    values = {
+        "id": job.id,
         "cursor": orjson.dumps(cursor).decode(),
         "refusals": orjson.dumps(kept).decode(),
-        "taken": _r.taken + len(taken),
-        "refused": _r.refused + len(refused),
+        "taken": len(taken),
+        "refused": len(refused),
         "next_at": next_at,
         "worked": job.worked + (since if 0 < since < _BREAK else 0),
-        "driven_at": now,
-        "updated_at": now,
+        "now": now,
+        "ended": State.DONE if done else None,
+        "finished_at": now if done else None,
     }
-    if done:
-        values |= {"state": State.DONE, "finished_at": now}
-    connection.execute(update(replays).where(_r.id == job.id).values(values))
+    connection.execute(_MOVED, values)
     return Step(job.id, len(taken), len(refused), done, max(0, next_at - now), 0.0)
 
 
@@ -201,46 +249,49 @@ def _page_of_keys(connection: Connection, which: Which, place: int, most: int) -
 
 def _replay(
     connection: Connection, database: Database, job: Any, which: Which, ids: list[int], now: int
-) -> tuple[list[Row], list[Refusal]]:
-    """Those that may be replayed are due now; each has its entry in the journal."""
+) -> tuple[list[_Found], list[Refusal]]:
+    """Those that may be replayed are due one after the other; each has its entry in the journal."""
+    given = {"ids": orjson.dumps(ids).decode()}
     hold(connection, lines_of(connection, ids))
-    columns = [_d[name] for name in Row._fields]
-    more = (_d.sequence, _d.superseded, behind_a_later_one(connection))
-    query = select(*columns, *more).where(_d.id.in_(ids)).order_by(_d.id).with_for_update()
-    taken, refused, in_line = [], [], []
-    for *values, sequence, superseded, behind in connection.execute(query):
-        row = Row(*values)
-        late = (superseded or behind) and not which.even_superseded
-        why = _why_not(row, job.created_at) or ((_TOO_LATE if superseded else _BEHIND) if late else None)
-        if why is not None:
-            refused.append(Refusal(row.operator, row.type, row.key, why))
-            continue
-        taken.append(row)
-        if sequence is not None:
-            in_line.append(row.id)
+    taken, refused = [], []
+    for values in orjson.loads(connection.execute(_FOUND.on(connection), given).scalar_one()):
+        one = _Found(*values)
+        why = _why_not(one, job.created_at, which)
+        if why is None:
+            taken.append(one)
+        else:
+            refused.append(Refusal(one.operator, one.type, one.key, why))
     if taken:
-        _bring_back(connection, [row.id for row in taken], in_line, now)
+        _bring_back(connection, taken, now, job.pace)
         note = f"replay {job.id}: {job.note}"
-        done = [Entry(Verb.REPLAY, job.actor, note, row.operator, row.type, row.key, row.id) for row in taken]
+        done = [Entry(Verb.REPLAY, job.actor, note, one.operator, one.type, one.key, one.id) for one in taken]
         append(connection, database.notary, done, now)
     return taken, refused
 
 
-def _why_not(row: Row, created_at: int) -> str | None:
-    if row.status == Status.RESOLVED:
+def _why_not(one: _Found, created_at: int, which: Which) -> str | None:
+    if one.status == Status.RESOLVED:
         return _RESOLVED
-    change = sort_out([row], Verb.REPLAY)
-    if change.refused:
-        return change.refused[0][1]
-    return _ANEW if row.finished_at is not None and row.finished_at >= created_at else None
+    refused = why_not(Status(one.status), one.due_at, bool(one.parked), Verb.REPLAY)
+    if refused is not None:
+        return refused
+    if one.finished_at is not None and one.finished_at >= created_at:
+        return _ANEW
+    if which.even_superseded:
+        return None
+    return _TOO_LATE if one.superseded else _BEHIND if one.behind else None
 
 
-def _bring_back(connection: Connection, ids: list[int], in_line: list[int], now: int) -> None:
-    """Oldest first where they have an order: each one sees those that have joined its line before it."""
-    alone = set(ids) - set(in_line)
-    if alone:
-        connection.execute(update(deliveries).where(_d.id.in_(sorted(alone))).values(brought_back(now)))
-    if in_line:
-        joins = {**brought_back(now), "parked": behind_another(connection)}
-        one_by_one = update(deliveries).where(_d.id == bindparam("its_id")).values(joins)
-        connection.execute(one_by_one, [{"its_id": id_} for id_ in in_line])
+def _bring_back(connection: Connection, taken: Sequence[_Found], now: int, pace: int) -> None:
+    """Due one after the other, until the next step: at once they would stand before the live ones of that moment.
+
+    Of each line one at a time, the oldest first: each one sees those that have joined before it.
+    """
+    rounds: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    joined: Counter[tuple[str, str]] = Counter()
+    for n, one in enumerate(taken):
+        line = (one.operator, one.sequence or "")
+        rounds[joined[line]].append((one.id, now + n * SECOND // pace))
+        joined[line] += one.sequence is not None
+    for some in rounds.values():
+        connection.execute(_BACK.on(connection), {"rows": orjson.dumps(some).decode()})

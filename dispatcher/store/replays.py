@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, RowMapping, insert, select, text, update
 
-from dispatcher.clock import SECOND
-from dispatcher.errors import Fault, Refused
-from dispatcher.policy import Status
+from dispatcher.ground.clock import SECOND
+from dispatcher.ground.errors import Fault, Refused
+from dispatcher.ground.policy import Status
 from dispatcher.store.dialect import Spelled, column, words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import Entry, append
@@ -297,13 +297,18 @@ def cancel(database: Database, number: int, actor: str, now: int) -> Replay:
     return _turn(database, number, "cancel", (State.RUNNING, State.PAUSED), values, actor, now)
 
 
+TURNS = {"pause": pause, "resume": resume, "cancel": cancel}
+
+
 def _turn(
     database: Database, number: int, verb: str, from_: Sequence[State], values: dict[str, Any], actor: str, now: int
 ) -> Replay:
     with database.writing() as connection:
         row = _row(connection, number)
         if row["state"] not in from_:
-            raise NotNow(f"replay {number} is {row['state']}: it can't be {_DONE_TO_IT[verb]}")
+            raise NotNow(
+                f"replay {number} is {row['state']}: it can't be {_DONE_TO_IT[verb]}; see: dispatcher replays list"
+            )
         connection.execute(update(replays).where(_r.id == number).values(updated_at=now, **values))
         _note(connection, database, f"replay_{verb}", actor, number, row, now)
         return _replay(_row(connection, number))

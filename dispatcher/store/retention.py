@@ -10,7 +10,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection
 
-from dispatcher.policy import Status
+from dispatcher.ground.policy import Status
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries, metadata
@@ -34,20 +34,11 @@ _OLD_AHEAD = Spelled(
     )
 )
 # Looked at again: meanwhile somebody may have sent it again, or be about to.
-_OURS = Spelled(
-    lambda its: (
-        "SELECT id FROM deliveries"
-        f" WHERE id IN (SELECT CAST(value AS bigint) FROM {its.each.format('ids')}) AND {_GONE} {its.ours}"
-    )
-)
+_OURS = Spelled(lambda its: f"SELECT id FROM deliveries WHERE id {its.among.format('ids')} AND {_GONE} {its.ours}")
 
 
 def _deletion(table: str, column: str) -> Spelled:
-    return Spelled(
-        lambda its: (
-            f"DELETE FROM {table} WHERE {column} IN (SELECT CAST(value AS bigint) FROM {its.each.format('ids')})"
-        )
-    )
+    return Spelled(lambda its: f"DELETE FROM {table} WHERE {column} {its.among.format('ids')}")
 
 
 # Whatever names a delivery goes first.

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from dispatcher.policy import Status
+from dispatcher.ground.policy import Status
 from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
 
 # The newest of the revisions in `migrations`, which tells how to add one.
@@ -182,7 +182,8 @@ operators = Table(
     ),
 )
 
-# Which key an attempt used, by number; the fingerprint tells keys apart and gives none away.
+# Which key an attempt used, by number; the fingerprint, made with the journal's key, tells keys apart and is no use to
+# whoever guesses.
 key_versions = Table(
     "key_versions",
     metadata,

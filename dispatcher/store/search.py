@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, select, text
 
-from dispatcher.errors import Refused
-from dispatcher.operator import NOTIFY, SUMMARY
-from dispatcher.policy import Status
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.operator import NOTIFY, SUMMARY
+from dispatcher.ground.policy import Status
 from dispatcher.store.dialect import Dialect, Spelled, column, words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries
@@ -207,7 +207,7 @@ def _from_lanes(connection: Connection, where: Filter, fits: str, given: dict[st
     found = _run(connection, _places(its, where, fits), given)
     chosen = heapq.nlargest(size, (tuple(place) for (places,) in found for place in orjson.loads(places)))
     ids = {"ids": orjson.dumps([number for _, number in chosen]).decode()}
-    return [Row._make(row) for row in _run(connection, _CHOSEN.format(its.each.format("ids")), ids)]
+    return [Row._make(row) for row in _run(connection, _CHOSEN.format(its.among.format("ids")), ids)]
 
 
 def _run(connection: Connection, statement: str, given: dict[str, Any]) -> Sequence[Any]:
@@ -215,7 +215,7 @@ def _run(connection: Connection, statement: str, given: dict[str, Any]) -> Seque
 
 
 _CHOSEN = f"""
-    SELECT {_COLUMNS} FROM deliveries d WHERE d.id IN (SELECT CAST(value AS bigint) FROM {{}})
+    SELECT {_COLUMNS} FROM deliveries d WHERE d.id {{}}
     ORDER BY d.accepted_at DESC, d.id DESC
 """
 
@@ -292,6 +292,37 @@ def under_keys(database: Database, operator: str, kind: str, keys: Sequence[str]
         return [Row._make(row) for row in connection.execute(_UNDER_KEYS.on(connection), given)]
 
 
+_ACCEPTED = Spelled(
+    lambda its: (
+        f"""
+    SELECT d.accepted_at, d.id, d."key", d.status, d.ambiguous, d.body
+    FROM deliveries d {its.by.format("by_operator")}
+    WHERE d.type = :type AND d.operator = :operator
+      AND (d.accepted_at, d.id) > (:at, :last) AND d.accepted_at < :until
+    ORDER BY d.accepted_at, d.id LIMIT :most
+    """
+    )
+)
+
+
+def accepted(
+    database: Database, operator: str, kind: str, since: int, until: int
+) -> Iterator[tuple[str, int, str, bool, str]]:
+    """Key, number, status, `ambiguous` and body of all that was accepted in this span (µs), oldest first.
+
+    Page by page, as `find`, for whoever takes all of one lane: each page is one walk along its index.
+    """
+    given = {"operator": operator, "type": kind, "until": until, "at": since, "last": -(2**63), "most": PAGE}
+    while True:
+        with database.reading() as connection:
+            page = connection.execute(_ACCEPTED.on(connection), given).all()
+        for _, number, key, status, ambiguous, body in page:
+            yield key, number, status, ambiguous, body
+        if len(page) < PAGE:
+            return
+        given |= {"at": page[-1][0], "last": page[-1][1]}
+
+
 def numbered(database: Database, number: int) -> Row | None:
     """The delivery with this number."""
     with database.reading() as connection:
@@ -307,5 +338,5 @@ def all_numbered(database: Database, numbers: Sequence[int]) -> list[Row]:
     ids = {"ids": orjson.dumps(list(numbers)).decode()}
     with database.reading() as connection:
         return [
-            Row._make(row) for row in _run(connection, _CHOSEN.format(words_of(connection).each.format("ids")), ids)
+            Row._make(row) for row in _run(connection, _CHOSEN.format(words_of(connection).among.format("ids")), ids)
         ]

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import sqlite3
+import time
+from collections.abc import Collection
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +12,8 @@ from typing import Any, cast
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher.errors import NotMade, Refused, StoreUnavailable
+from dispatcher.ground.errors import NotMade, Refused, StoreUnavailable
+from dispatcher.store.bell import Heard
 from dispatcher.store.locks import make_locks
 from dispatcher.store.mark import MARKS, READ_MARK, mark_of
 from dispatcher.store.schema import metadata
@@ -23,6 +26,12 @@ OLDEST_SQLITE = (3, 38)
 _WEATHER = frozenset({3, 5, 6, 7, 8, 10, 11, 13, 14, 15, 26})
 
 
+# Between two tries for the file while another writes (s): the first, by how much each next one is longer, the longest.
+# A transaction takes a few milliseconds. SQLite's own waiting soon looks every 25 to 100, and whoever writes often
+# keeps the others out: of those that handed in events beside a busy worker some waited for a fifth of a second.
+_FIRST_WAIT, _LONGER, _LONGEST_WAIT = 0.0005, 1.02, 0.01
+_BEGIN = "BEGIN IMMEDIATE"
+
 _MENDS = {
     5: "another process writes to it, and for long: end that one",
     8: "the file, its folder or its disk takes no writes: give the rights, or mount it so",
@@ -31,8 +40,24 @@ _MENDS = {
     13: "make room on the disk",
     26: "it is damaged, or something else: put a backup in its place, or name another file in database.url",
 }
+_WAIT = "try again, and where that lasts look after the file, its folder and its disk"
 
 READING = {"dispatcher_read": True}
+GLANCE = READING
+# To make a file takes some milliseconds.
+_SOON_SECONDS = 0.005
+
+_PRAGMAS = (
+    # FULL: a commit that returned survives the power going; NORMAL could lose the last ones.
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    # Whatever is written twice before a checkpoint reaches the database once: with 32 MB of WAL instead of 4 a turn
+    # costs a quarter less. Not a matter of safety: each commit is in the WAL, and synced.
+    "wal_autocheckpoint = 8000",
+    # While somebody reads one view for long, the WAL can't begin anew and grows; afterwards it is cut to 64 MB.
+    "journal_size_limit = 67108864",
+    "temp_store = MEMORY",
+)
 
 
 def weather(error: DBAPIError) -> StoreUnavailable | None:
@@ -45,9 +70,8 @@ def _code(error: object) -> int:
 
 
 def _told(error: object) -> str:
-    """SQLite's sentence, and what helps where that is known."""
-    mend = _MENDS.get(_code(error))
-    return f"{error}; {mend}" if mend else str(error)
+    """SQLite's sentence, and what helps."""
+    return f"{error}; {_MENDS.get(_code(error), _WAIT)}"
 
 
 def look(path: Path, *, create: bool, patience: float) -> Found:
@@ -131,16 +155,9 @@ def open_engine(path: Path, patience: float) -> Engine:
     def _pragmas(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            # FULL: a commit that returned survives the power going; NORMAL could lose the last ones.
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            # Whatever is written twice before a checkpoint reaches the database once: with 32 MB of WAL instead of 4
-            # a turn costs a quarter less. Not a matter of safety: each commit is in the WAL, and synced.
-            connection.execute("PRAGMA wal_autocheckpoint = 8000")
-            # While somebody reads one view for long, the WAL can't begin anew and grows; afterwards it is cut to 64 MB.
-            connection.execute("PRAGMA journal_size_limit = 67108864")
-            connection.execute("PRAGMA temp_store = MEMORY")
+            _keep_a_log(connection, patience)
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
         except sqlite3.Error:
             connection.close()
             raise
@@ -149,10 +166,48 @@ def open_engine(path: Path, patience: float) -> Engine:
     def _begin(connection: Connection) -> None:
         footing.hold()
         # IMMEDIATE takes the write lock at once: a transaction that read first could not be upgraded later.
-        reads = connection.get_execution_options().get("dispatcher_read")
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        if connection.get_execution_options().get("dispatcher_read"):
+            connection.exec_driver_sql("BEGIN")
+        else:
+            _begin_writing(connection, patience)
 
     return engine
+
+
+def _keep_a_log(connection: sqlite3.Connection, patience: float) -> None:
+    """Where another process begins with the same new file, SQLite says at once that it is locked: here that is waited
+    for like any other lock.
+    """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                raise
+        time.sleep(_SOON_SECONDS)
+
+
+def _begin_writing(connection: Connection, patience: float) -> None:
+    """When nobody else writes. Raises what SQLite says where somebody does for `patience` s."""
+    driver = cast(sqlite3.Connection, connection.connection.dbapi_connection)
+    end, wait = time.monotonic() + patience, _FIRST_WAIT
+    driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                driver.cursor().execute(_BEGIN)
+                return
+            except sqlite3.Error as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                    # It went past SQLAlchemy, which would have said it so.
+                    told = DBAPIError.instance(_BEGIN, None, error, sqlite3.Error, hide_parameters=True)
+                    raise told from error
+            time.sleep(wait)
+            wait = min(wait * _LONGER, _LONGEST_WAIT)
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {round(patience * 1_000)}")
 
 
 class WorkerLock:
@@ -193,7 +248,8 @@ class FileBell:
         self._path = Path(f"{database}-bell")
         self._pipe: int | None = None
 
-    def ring(self) -> None:
+    def ring(self, operators: Collection[str] = ()) -> None:
+        """Nobody is told whose work it is: to look for that costs less here than to say it."""
         with suppress(OSError):
             pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
             try:
@@ -210,11 +266,11 @@ class FileBell:
         self._pipe = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
         return self._pipe
 
-    def heard(self) -> bool:
+    def heard(self) -> Heard:
         with suppress(BlockingIOError):
             while self._pipe is not None and os.read(self._pipe, 4096):
                 pass
-        return True
+        return Heard(frozenset(), more=True)
 
     def deafen(self) -> None:
         """The pipe goes too: whoever reads all files of a folder would wait in it."""

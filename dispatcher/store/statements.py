@@ -1,14 +1,37 @@
 """The corridor's statements, each written once for both databases."""
 
-from dispatcher.policy import Status, Verb, move
+from typing import NamedTuple
+
+from dispatcher.ground.policy import Status, Verb, move
 from dispatcher.store.dialect import Spelled, column
+
+
+class ClaimRow(NamedTuple):
+    """A delivery as DUE, TAKEN and LOST give it; `at`: when it was due, or claimed (µs); `token`: of that claim."""
+
+    id: int
+    operator: str
+    type: str
+    key: str
+    uid: str
+    body: str
+    bearer: str | None
+    sequence: str | None
+    attempts: int
+    run_from: int
+    probes: int
+    anchor_at: int | None
+    at: int
+    ambiguous: bool
+    token: int = 0
+
 
 # Each statement moves a whole batch, handed over and back as one JSON text: SQLite then works through it in a single
 # step without Python's lock, where a row at a time would fight for it with the corridor's own thread; to PostgreSQL
 # it is one way there and back.
 #
 # What an index is partial by is a literal, not a parameter: SQLite takes it only where it sees its condition.
-CLAIM = "id, operator, type, key, uid, body, bearer, sequence, attempts, run_from, probes, anchor_at"
+CLAIM = ", ".join(ClaimRow._fields[:-3])
 DUE = Spelled(
     lambda its: (
         f"""
@@ -70,7 +93,7 @@ TAKE = Spelled(
     UPDATE deliveries
     SET status = '{move(Status.PENDING, Verb.CLAIM)}', due_at = NULL, attempts = attempts + 1,
         worker = :worker, token = :token, claimed_at = :now
-    WHERE id IN (SELECT CAST(value AS bigint) FROM {its.each.format("ids")})
+    WHERE id {its.among.format("ids")}
       AND EXISTS (SELECT 1 FROM workers WHERE workers.id = :worker)
     """
     )
@@ -83,7 +106,7 @@ DELIVER = Spelled(
     UPDATE deliveries
     SET status = '{move(Status.SENDING, Verb.DELIVER)}', finished_at = :now, reason = NULL, ambiguous = {its.no},
         in_line = {its.no}, worker = NULL, token = NULL, claimed_at = NULL
-    WHERE token = :token AND id IN (SELECT CAST(value AS bigint) FROM {its.each.format("ids")})
+    WHERE token = :token AND id {its.among.format("ids")}
     """
     )
 )
@@ -98,7 +121,7 @@ _s = {
     for position, (name, _, kind) in enumerate(one.partition(":") for one in SETTLED.split())
 }
 # A turn whose commit nobody answered for is made again: what it recorded the first time is the same attempt then,
-# not another one that came late.
+# not another one that came late. They are counted: asked whether there is one, PostgreSQL may read all attempts.
 RECORD = Spelled(
     lambda its: (
         f"""
@@ -108,8 +131,8 @@ RECORD = Spelled(
            {_s["code"]}, {_s["reason"]}, {_s["doubtful"]}, {_s["key_version"]}, {_s["response"]}, {_s["detail"]},
            d.token IS NULL OR d.token <> {_s["token"]}
     FROM {its.each.format("rows")} JOIN deliveries d ON d.id = {_s["id"]}
-    WHERE NOT {_s["uncounted"]} AND (d.token = {_s["token"]} OR NOT EXISTS (
-        SELECT 1 FROM attempts a
+    WHERE NOT {_s["uncounted"]} AND (d.token = {_s["token"]} OR 0 = (
+        SELECT count(*) FROM attempts a
         WHERE a.delivery_id = {_s["id"]} AND a.n = {_s["n"]} AND a.started_at = {_s["started_at"]}
           AND coalesce(a.duration, -1) = coalesce({_s["duration"]}, -1)
           AND coalesce(a.http_status, -1) = coalesce({_s["http_status"]}, -1)
@@ -137,9 +160,10 @@ MOVE = Spelled(
 DECIDED = Spelled(
     lambda its: (
         "SELECT delivery_id, n, started_at, duration, http_status, reason FROM attempts"
-        f" WHERE NOT late AND delivery_id IN (SELECT CAST(value AS bigint) FROM {its.each.format('ids')})"
+        f" WHERE NOT late AND delivery_id {its.among.format('ids')}"
     )
 )
+# The operators that have work and when it is due, the latest revision of all operators, until when somebody follows.
 # One index seek for each operator that has work, not one step for each row that waits.
 SURVEY = Spelled(
     lambda its: (
@@ -153,11 +177,15 @@ SURVEY = Spelled(
         )
         FROM waiting WHERE waiting.operator IS NOT NULL
     )
-    SELECT w.operator, (
-        SELECT min(d.due_at) FROM deliveries d
-        WHERE d.status = 'pending' AND d.parked = {its.no} AND d.operator = w.operator
-    )
-    FROM waiting w WHERE w.operator IS NOT NULL
+    SELECT {its.every.format(its.values.format("w.operator, w.due_at"))},
+        (SELECT coalesce(max(revision), 0) FROM operators), (SELECT coalesce(max(until), 0) FROM tails)
+    FROM (
+        SELECT operator, (
+            SELECT min(d.due_at) FROM deliveries d
+            WHERE d.status = 'pending' AND d.parked = {its.no} AND d.operator = waiting.operator
+        ) AS due_at
+        FROM waiting WHERE operator IS NOT NULL
+    ) AS w
     """
     )
 )

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from sqlalchemy import text
 
-from dispatcher.errors import NotMade
-from dispatcher.place import Place
-from dispatcher.policy import Status
+from dispatcher.ground.errors import NotMade
+from dispatcher.ground.place import Place
+from dispatcher.ground.policy import Status
 from dispatcher.store.engine import reach
 from dispatcher.store.version import Found
 

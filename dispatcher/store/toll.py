@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import text
 
-from dispatcher.operator import SUMMARY
+from dispatcher.ground.operator import SUMMARY
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database
 

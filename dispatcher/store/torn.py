@@ -5,7 +5,7 @@ SQLite notices the one when it happens to read what is missing, and the other ne
 
 from pathlib import Path
 
-from dispatcher.errors import Refused, StoreUnavailable
+from dispatcher.ground.errors import Refused, StoreUnavailable
 
 # The file format's own words: https://sqlite.org/fileformat2.html, 1.3.
 _MAGIC = b"SQLite format 3\0"
@@ -17,15 +17,21 @@ def refuse_cut_off(path: Path) -> None:
     """Raises Refused for a file that is shorter than it says itself, or empty where a worker was at work; OSError."""
     if not path.is_file():
         return
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if not header and (left := [beside for beside in map(path.with_name, _beside(path)) if beside.exists()]):
+    header = _header(path)
+    left = [] if header else [beside for beside in map(path.with_name, _beside(path)) if beside.exists()]
+    # Looked at once more: whoever makes it at this moment writes into it before anything stands beside it.
+    if left and not _header(path):
         told = f"the database {path} is empty, and {left[0].name} beside it says that it was not always"
         raise Refused(f"{told}; {_BACKUP}; to begin anew, delete it")
     size, wanted = path.stat().st_size, _bytes_wanted(header)
     # What its log holds is not in the file yet, and SQLite puts it there. Without a log it is whole, or never will be.
     if size < wanted and not _has_log(path) and path.stat().st_size == size:
         raise Refused(f"the database {path} is cut off: of {wanted} bytes it has {size}; {_BACKUP}")
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEADER_BYTES)
 
 
 def _beside(path: Path) -> list[str]:

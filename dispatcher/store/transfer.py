@@ -6,7 +6,8 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
-from dispatcher.errors import Refused
+from dispatcher.ground.errors import Refused
+from dispatcher.store.insertion import insert_many
 from dispatcher.store.schema import (
     attempts,
     deliveries,
@@ -64,9 +65,7 @@ def put(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     if connection.dialect.name == "postgresql":
         _stream(connection, table, rows)
     else:
-        marks = ", ".join("?" * len(table.c))
-        given = f"INSERT INTO {table.name} ({_names(table)}) VALUES ({marks})"
-        connection.exec_driver_sql(given, [tuple(row) for row in rows])
+        insert_many(connection, table.name, tuple(table.c.keys()), rows)
 
 
 def _names(table: Table) -> str:
@@ -86,7 +85,8 @@ def _stream(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     except psycopg.DataError as error:
         told = error.diag.message_primary or str(error)
         raise Refused(
-            f"a row of {table.name} can't be held by PostgreSQL: {told}; nothing of this page was kept"
+            f"a row of {table.name} can't be held by PostgreSQL: {told};"
+            " mend it where it is, and go on; nothing of this page was kept"
         ) from None
     except psycopg.Error as error:
         # It went past SQLAlchemy, which would have said it so.

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table
 
-from dispatcher.errors import Outdated, Refused
-from dispatcher.place import Place
+from dispatcher.ground.errors import Outdated, Refused
+from dispatcher.ground.place import Place
 from dispatcher.store.mark import Mark, State
 from dispatcher.store.schema import REVISION, metadata
 
@@ -68,4 +68,4 @@ def admit_work(place: Place, found: Found) -> None:
     """As `admit`, and raises Refused for a store that has moved, or has not arrived yet."""
     admit(place, found)
     if found.mark is not None and found.mark.state is not State.LEAVING:
-        raise Refused(found.mark.told(place))
+        raise found.mark.refused(place)

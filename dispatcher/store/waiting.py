@@ -81,8 +81,9 @@ def waiting(database: Database, operator: str) -> Iterator[Run]:
 
 def operators_with_work(database: Database) -> set[str]:
     """Those that have something pending that is not behind another one: one index seek for each."""
-    with database.reading() as connection:
-        return {row[0] for row in connection.execute(SURVEY.on(connection))}
+    with database.glance() as connection:
+        found, *_ = connection.execute(SURVEY.on(connection)).one()
+    return {operator for operator, _ in orjson.loads(found)}
 
 
 def sending(database: Database) -> dict[str, list[Run]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, text
 
-from dispatcher.clock import MINUTE
-from dispatcher.policy import Status
+from dispatcher.ground.clock import MINUTE
+from dispatcher.ground.policy import Status
 from dispatcher.store import proofs
 from dispatcher.store.findings import Finding, Freeze, Scope, Seen, Tell
 from dispatcher.store.journal import COPY

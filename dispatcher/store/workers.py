@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete
 
-from dispatcher.clock import SECOND
+from dispatcher.ground.clock import SECOND
 from dispatcher.store.dialect import Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import workers

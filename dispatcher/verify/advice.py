@@ -6,7 +6,7 @@ Typical code takes the texts of key and IV as they stand, decodes base64 and lea
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from dispatcher.crypto import BLOCK, IvEncoding, IvMode, KeyEncoding, Output, Padding
+from dispatcher.ground.crypto import BLOCK, IvEncoding, IvMode, KeyEncoding, Output, Padding
 from dispatcher.verify.readings import Reading
 
 LANGUAGES = ("PHP", "Java", "Node", "Go", "Python")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from urllib.parse import unquote
 
-from dispatcher.crypto import BLOCK, Output
+from dispatcher.ground.crypto import BLOCK, Output
 from dispatcher.verify.plaintext import json_object
 from dispatcher.verify.readings import decode
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from dispatcher.crypto import BLOCK, CipherName, IvMode, KeyEncoding, read_text
+from dispatcher.ground.crypto import BLOCK, CipherName, IvMode, KeyEncoding, read_text
 from dispatcher.verify.foreign import Mistake
 from dispatcher.verify.readings import Material, ivs
 

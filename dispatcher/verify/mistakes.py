@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dispatcher.crypto import BLOCK, CipherName, IvMode, KeyEncoding, Output, Padding, read_text
+from dispatcher.ground.crypto import BLOCK, CipherName, IvMode, KeyEncoding, Output, Padding, read_text
 from dispatcher.seal import decrypt_raw
 from dispatcher.verify.foreign import Mistake, meant
 from dispatcher.verify.keys import IV_MISTAKES, SIZES, Iv, Key, ivs_for, keys

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from dispatcher.crypto import BLOCK, Padding
+from dispatcher.ground.crypto import BLOCK, Padding
 
 
 class Worth(IntEnum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TypeVar
 
-from dispatcher.crypto import (
+from dispatcher.ground.crypto import (
     BLOCK,
     CipherName,
     CryptoReading,
@@ -18,7 +18,7 @@ from dispatcher.crypto import (
     Padding,
     read_text,
 )
-from dispatcher.presets import PRESETS
+from dispatcher.ground.presets import PRESETS
 from dispatcher.verify.plaintext import readable
 
 E = TypeVar("E", KeyEncoding, IvEncoding)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from dispatcher.crypto import BLOCK, IvMode, KeyEncoding, Output, Padding
+from dispatcher.ground.crypto import BLOCK, IvMode, KeyEncoding, Output, Padding
 from dispatcher.seal import Seal, decrypt_raw
 from dispatcher.verify.plaintext import Opened, Worth, weigh
 from dispatcher.verify.readings import Material, Reading, decode, key_text_size, readings

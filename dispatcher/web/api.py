@@ -19,12 +19,12 @@ from starlette.types import Scope as Asgi
 
 from dispatcher.accept import Lock
 from dispatcher.accept.committer import Busy, Committer
-from dispatcher.apikey import ApiKey, Scope
-from dispatcher.clock import Clock
 from dispatcher.config.web import Web
-from dispatcher.errors import Refused, StoreUnavailable
-from dispatcher.figures import Figures
-from dispatcher.operator import Operator
+from dispatcher.ground.apikey import ApiKey, Scope
+from dispatcher.ground.clock import Clock
+from dispatcher.ground.errors import Refused, StoreUnavailable
+from dispatcher.ground.figures import Figures
+from dispatcher.ground.operator import Operator
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log
 from dispatcher.tracing import Traces
@@ -33,7 +33,7 @@ from dispatcher.web.doorman import Doorman
 from dispatcher.web.events import Door
 from dispatcher.web.openapi import document
 from dispatcher.web.problem import Kind, Problem, passing
-from dispatcher.web.replays import Desk
+from dispatcher.web.replays import Jobs
 
 # What keeps the daemon from working, by name; empty when it is ready.
 Faults = Callable[[], dict[str, str]]
@@ -79,7 +79,7 @@ class Api:
         self._threads = ThreadPoolExecutor(LOOKERS, thread_name_prefix="web")
         self._looking = 0
         door = Door(self.committer, operators, lock, self.figures, traces)
-        counter, desk = Counter(database, clock, self.ask), Desk(database, clock, self.ask)
+        counter, jobs = Counter(database, clock, self.ask), Jobs(database, clock, self.ask)
         self.ways = (
             Way("POST", "/v1/events", "enqueue", Scope.ENQUEUE, door.one),
             Way("POST", "/v1/events/batch", "enqueueBatch", Scope.ENQUEUE, door.many),
@@ -87,12 +87,12 @@ class Api:
             Way("GET", "/v1/deliveries/{id}", "showDelivery", Scope.READ, counter.show),
             Way("POST", "/v1/deliveries/{id}/replay", "replayDelivery", Scope.ADMIN, counter.replay),
             Way("POST", "/v1/deliveries/{id}/resolve", "resolveDelivery", Scope.ADMIN, counter.resolve),
-            Way("POST", "/v1/replays", "makeReplay", Scope.ADMIN, desk.make),
-            Way("GET", "/v1/replays", "listReplays", Scope.READ, desk.list),
-            Way("GET", "/v1/replays/{id}", "showReplay", Scope.READ, desk.show),
-            Way("POST", "/v1/replays/{id}/pause", "pauseReplay", Scope.ADMIN, desk.pause),
-            Way("POST", "/v1/replays/{id}/resume", "resumeReplay", Scope.ADMIN, desk.resume),
-            Way("POST", "/v1/replays/{id}/cancel", "cancelReplay", Scope.ADMIN, desk.cancel),
+            Way("POST", "/v1/replays", "makeReplay", Scope.ADMIN, jobs.make),
+            Way("GET", "/v1/replays", "listReplays", Scope.READ, jobs.list),
+            Way("GET", "/v1/replays/{id}", "showReplay", Scope.READ, jobs.show),
+            Way("POST", "/v1/replays/{id}/pause", "pauseReplay", Scope.ADMIN, jobs.pause),
+            Way("POST", "/v1/replays/{id}/resume", "resumeReplay", Scope.ADMIN, jobs.resume),
+            Way("POST", "/v1/replays/{id}/cancel", "cancelReplay", Scope.ADMIN, jobs.cancel),
         )
 
     def stuck(self, limit: float) -> dict[str, str]:
@@ -173,7 +173,7 @@ class Operation:
         if isinstance(error, StoreUnavailable | Refused | TimeoutError):
             self._api.log.warning("web_store_away", request_id=request_id, fault=str(error) or "no answer in time")
             return passing(error).answer(request_id)
-        self._api.log.error("web_broke", request_id=request_id, exc_info=error)
+        self._api.log.error("web_broke", request_id=request_id, exc_info=error, mend="a bug of ours: report this line")
         return Problem(Kind.BROKEN, "the log has the rest, under the request's id").answer(request_id)
 
 

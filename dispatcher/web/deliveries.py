@@ -1,17 +1,16 @@
 """Deliveries over HTTP: the log, one of them whole, replay and resolve. A bound key sees its operator's alone."""
 
-import re
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dispatcher.apikey import ApiKey
-from dispatcher.clock import Clock
-from dispatcher.events import Field, collect_fields, opaque
-from dispatcher.policy import Reason, Status
+from dispatcher.ground.apikey import ApiKey
+from dispatcher.ground.clock import Clock
+from dispatcher.ground.fields import Field, collect_fields, opaque
+from dispatcher.ground.policy import Status
 from dispatcher.rows import as_json, whole
 from dispatcher.store import ledger
 from dispatcher.store.engine import Database
@@ -19,27 +18,23 @@ from dispatcher.store.ledger import Change, Filter, Row
 from dispatcher.web.problem import Kind, Problem
 from dispatcher.web.reading import (
     ROWS,
+    WHICH,
     body_of,
     cursor,
     cursor_text,
     fit,
     json_object,
-    moment,
     note,
     one_of,
     query_of,
     row_count,
+    row_number,
 )
 
 FILTERS = (
-    Field("operator", opaque(255), required=False),
-    Field("type", opaque(255), required=False),
+    *WHICH,
     Field("status", one_of(Status), required=False),
     Field("key", opaque(255), required=False),
-    Field("uid", opaque(255), required=False),
-    Field("reason", one_of(Reason), required=False),
-    Field("since", moment, required=False),
-    Field("until", moment, required=False),
     Field("limit", row_count, required=False),
     Field("cursor", cursor, required=False),
 )
@@ -52,18 +47,14 @@ class Counter(NamedTuple):
 
     database: Database
     clock: Clock
-    ask: Callable[..., Awaitable[Any]]
+    ask: Callable[..., Awaitable[Response]]
 
     async def list(self, request: Request, key: ApiKey) -> Response:
         values = query_of(request, FILTERS)
         limit, place = values.pop("limit", ROWS), values.pop("cursor", None)
         if key.operator is not None and values.setdefault("operator", key.operator) != key.operator:
             return json_answer({"deliveries": [], "next": None})
-        return await self._answered(self._page, Filter(**values), limit, place)
-
-    async def _answered(self, answer: Callable[..., Response], *given: object) -> Response:
-        answered: Response = await self.ask(answer, *given)
-        return answered
+        return await self.ask(self._page, Filter(**values), limit, place)
 
     def _page(self, where: Filter, limit: int, place: tuple[int, int] | None) -> Response:
         rows = list(ledger.find_behind(self.database, where, limit + 1, place))
@@ -71,14 +62,14 @@ class Counter(NamedTuple):
         return json_answer({"deliveries": [as_json(row) for row in rows[:limit]], "next": more})
 
     async def show(self, request: Request, key: ApiKey) -> Response:
-        return await self._answered(self._whole, request.path_params["id"], key)
+        return await self.ask(self._whole, request.path_params["id"], key)
 
     def _whole(self, id_: str, key: ApiKey) -> Response:
         row = self._row(id_, key)
         return json_answer(whole(row, *ledger.history(self.database, row.id)))
 
     async def replay(self, request: Request, key: ApiKey) -> Response:
-        return await self._answered(self._replay, request.path_params["id"], key)
+        return await self.ask(self._replay, request.path_params["id"], key)
 
     def _replay(self, id_: str, key: ApiKey) -> Response:
         row = self._row(id_, key)
@@ -87,7 +78,7 @@ class Counter(NamedTuple):
     async def resolve(self, request: Request, key: ApiKey) -> Response:
         raw = json_object(await body_of(request, _MOST_NOTE_BYTES, ("application/json",)))
         values = fit(*collect_fields(raw, RESOLUTION, ()))
-        return await self._answered(self._resolve, request.path_params["id"], key, values["note"])
+        return await self.ask(self._resolve, request.path_params["id"], key, values["note"])
 
     def _resolve(self, id_: str, key: ApiKey, said: str) -> Response:
         row = self._row(id_, key)
@@ -96,8 +87,8 @@ class Counter(NamedTuple):
 
     def _row(self, id_: str, key: ApiKey) -> Row:
         """Another's is as absent for a bound key as one that never was."""
-        known = re.fullmatch("[0-9]{1,18}", id_, re.ASCII)
-        row = ledger.numbered(self.database, int(id_)) if known else None
+        known = row_number(id_)
+        row = None if known is None else ledger.numbered(self.database, known)
         if row is None or key.operator not in (None, row.operator):
             raise Problem(Kind.NOT_FOUND, f"there is no delivery {id_[:40]}")
         return row

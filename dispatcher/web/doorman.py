@@ -9,9 +9,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from dispatcher.apikey import ApiKey, Scope, whose
-from dispatcher.clock import MINUTE, Clock
-from dispatcher.errors import StoreUnavailable
+from dispatcher.ground.apikey import ApiKey, Scope, whose
+from dispatcher.ground.clock import MINUTE, Clock
+from dispatcher.ground.errors import StoreUnavailable
 from dispatcher.store.engine import Database
 from dispatcher.store.keys import all_keys, note_use
 from dispatcher.web.problem import Kind, Problem, later

@@ -11,12 +11,12 @@ from starlette.responses import Response
 from dispatcher.accept import Lock, read_event
 from dispatcher.accept.committer import GROUP, Busy, Committer
 from dispatcher.accept.intake import COUNTED, TOO_LONG, Sieve, conflict, is_anothers
-from dispatcher.apikey import ApiKey
-from dispatcher.errors import DispatcherError, EventError
-from dispatcher.events import MAX_EVENT_BYTES, Event
-from dispatcher.figures import Figures
-from dispatcher.operator import Operator
-from dispatcher.store.corridor import Fate
+from dispatcher.ground.apikey import ApiKey
+from dispatcher.ground.errors import DispatcherError, EventError
+from dispatcher.ground.events import MAX_EVENT_BYTES, Event
+from dispatcher.ground.figures import Figures
+from dispatcher.ground.operator import Operator
+from dispatcher.store.acceptance import Fate
 from dispatcher.tracing import Traces
 from dispatcher.web.problem import Kind, Problem, passing
 from dispatcher.web.reading import body_of, invalid, json_object

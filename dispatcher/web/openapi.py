@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from dispatcher import __version__
-from dispatcher.apikey import Scope
-from dispatcher.events import Field, bearer_token, schema_of
-from dispatcher.policy import Reason, Status
+from dispatcher.ground.apikey import Scope
+from dispatcher.ground.fields import Field, bearer_token, schema_of
+from dispatcher.ground.policy import Reason, Status
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.rows import FIELDS
 from dispatcher.store.replays import State
@@ -271,7 +271,7 @@ def _schemas() -> Json:
     refusal = _object({"line": _INTEGER, "reason": _TEXT})
     counts = dict.fromkeys(("accepted", "duplicate", "conflict", "invalid"), _INTEGER)
     fault = _object({"field": _TEXT, "fault": _TEXT, "mend": _TEXT})
-    problem = {"type": _TEXT, "title": _TEXT, "status": _INTEGER, "detail": _TEXT, "instance": _TEXT}
+    problem = {"type": _TEXT, "title": _TEXT, "status": _INTEGER, "detail": _TEXT, "mend": _TEXT, "instance": _TEXT}
     return {
         "Event": {"oneOf": [_ref(name) for name in types]},
         **types,

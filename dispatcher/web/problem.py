@@ -8,34 +8,65 @@ import orjson
 from starlette.responses import Response
 
 from dispatcher.accept.committer import Busy
-from dispatcher.errors import Fault
+from dispatcher.ground.errors import Fault
 
 MEDIA_TYPE = "application/problem+json"
 
 
 class Kind(Enum):
-    """Each kind of problem: the end of its `type`, its status, and its `title`."""
+    """Each kind of problem: the end of its `type`, its status, its `title`, and its `mend`: what helps."""
 
-    MALFORMED = ("malformed", 400, "The body is not one JSON object")
-    NO_KEY = ("no-key", 401, "No API key that is in force")
-    FORBIDDEN = ("forbidden", 403, "The API key is not for this")
-    NOT_FOUND = ("not-found", 404, "There is nothing here")
-    METHOD = ("method", 405, "Not with this method")
-    TIMEOUT = ("timeout", 408, "The request did not arrive in time")
-    CONFLICT = ("conflict", 409, "The key is taken by other content")
-    NOT_NOW = ("not-now", 409, "Not in the state that it is in")
-    TOO_LARGE = ("too-large", 413, "The body is too large")
-    MEDIA = ("media-type", 415, "The body is of another type")
-    INVALID = ("invalid", 422, "Something in it is not fit")
-    RATE = ("rate", 429, "Too many requests with this API key")
-    BUSY = ("busy", 429, "More comes in than can be written")
-    BROKEN = ("broken", 500, "A fault on our side")
-    AWAY = ("store-away", 503, "The store can't be used now")
+    MALFORMED = ("malformed", 400, "The body is not one JSON object", "send one JSON object, in UTF-8")
+    NO_KEY = (
+        "no-key",
+        401,
+        "No API key that is in force",
+        "send a key in Authorization: Bearer; `dispatcher keys create` makes one",
+    )
+    FORBIDDEN = (
+        "forbidden",
+        403,
+        "The API key is not for this",
+        "send a key with that scope, for that operator or for all of them",
+    )
+    NOT_FOUND = ("not-found", 404, "There is nothing here", "look for it in the list; /openapi.json has every path")
+    METHOD = ("method", 405, "Not with this method", "use one that the header Allow names")
+    TIMEOUT = ("timeout", 408, "The request did not arrive in time", "send it again, or less of it at once")
+    CONFLICT = (
+        "conflict",
+        409,
+        "The key is taken by other content",
+        "compare it with the delivery under `id`; another event has a key of its own",
+    )
+    NOT_NOW = (
+        "not-now",
+        409,
+        "Not in the state that it is in",
+        "look at what it is now; where it wants nothing more, leave it so",
+    )
+    TOO_LARGE = ("too-large", 413, "The body is too large", "send it in several requests")
+    MEDIA = ("media-type", 415, "The body is of another type", "send it as it is, of the type that is named")
+    INVALID = ("invalid", 422, "Something in it is not fit", "mend each of `faults`, and send it again")
+    RATE = (
+        "rate",
+        429,
+        "Too many requests with this API key",
+        "wait as Retry-After says, or have a key made with a higher --rate",
+    )
+    BUSY = ("busy", 429, "More comes in than can be written", "wait as Retry-After says, and hand it in again")
+    BROKEN = (
+        "broken",
+        500,
+        "A fault on our side",
+        "send it again; report the line web_broke of our log that has this request's id",
+    )
+    AWAY = ("store-away", 503, "The store can't be used now", "wait as Retry-After says, and hand it in again")
 
-    def __init__(self, slug: str, status: int, title: str) -> None:
+    def __init__(self, slug: str, status: int, title: str, mend: str) -> None:
         self.slug = slug
         self.status = HTTPStatus(status)
         self.title = title
+        self.mend = mend
 
 
 class Problem(Exception):
@@ -62,6 +93,7 @@ class Problem(Exception):
             "title": self.kind.title,
             "status": int(self.kind.status),
             "detail": self.detail,
+            "mend": self.kind.mend,
             "instance": f"urn:dispatcher:request:{request_id}",
             **self.more,
         }

@@ -11,9 +11,11 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
-from dispatcher.clock import WallClock, parse_moment
-from dispatcher.errors import Fault, Unfit, choices
-from dispatcher.events import Field, Reader, collect_fields, described, opaque, parse_json, shown
+from dispatcher.ground.clock import WallClock, parse_moment
+from dispatcher.ground.errors import Fault, Unfit, choices
+from dispatcher.ground.events import parse_json
+from dispatcher.ground.fields import Field, Reader, collect_fields, described, opaque, shown
+from dispatcher.ground.policy import Reason
 from dispatcher.web.problem import Kind, Problem
 
 BODY_SECONDS = 30.0
@@ -118,6 +120,22 @@ def moment(value: Any) -> int:
     return parse_moment(str(opaque(64)(value)), WallClock().now())
 
 
+# Which deliveries: what the log and a bulk replay are both asked by.
+WHICH = (
+    Field("operator", opaque(255), required=False),
+    Field("type", opaque(255), required=False),
+    Field("uid", opaque(255), required=False),
+    Field("reason", one_of(Reason), required=False),
+    Field("since", moment, required=False),
+    Field("until", moment, required=False),
+)
+
+
+def row_number(text: str) -> int | None:
+    """A delivery's or a bulk replay's, as an address or a form has it; None where it can be nobody's."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text, re.ASCII) else None
+
+
 @described({"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": ROWS})
 def row_count(value: Any) -> int:
     if re.fullmatch("[0-9]{1,4}", value, re.ASCII) and 1 <= int(value) <= MOST_ROWS:
@@ -129,12 +147,12 @@ def row_count(value: Any) -> int:
 def cursor(value: Any) -> tuple[int, int]:
     """The place in the log behind which a page begins."""
     try:
-        at, _, number = base64.urlsafe_b64decode(value).decode("ascii").partition(".")
+        at, _, id_ = map(row_number, base64.urlsafe_b64decode(value).decode("ascii").partition("."))
     except (ValueError, binascii.Error):
-        at = number = ""
-    if not all(re.fullmatch("[0-9]{1,18}", part, re.ASCII) for part in (at, number)):
+        at = id_ = None
+    if at is None or id_ is None:
         raise Unfit(f"{shown(value)} is no cursor", "take it from `next` as it is, or leave it out")
-    return int(at), int(number)
+    return at, id_
 
 
 def cursor_text(place: tuple[int, int]) -> str:

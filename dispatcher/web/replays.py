@@ -1,17 +1,15 @@
 """Bulk replays over HTTP: make one, see how far it is, pause, resume, cancel. A bound key's are about its operator."""
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dispatcher.apikey import ApiKey
-from dispatcher.clock import Clock
-from dispatcher.errors import Unfit
-from dispatcher.events import Field, collect_fields, described, identifier, integer, opaque, schema_of, shown
-from dispatcher.policy import Reason
+from dispatcher.ground.apikey import ApiKey
+from dispatcher.ground.clock import Clock
+from dispatcher.ground.errors import Unfit
+from dispatcher.ground.fields import Field, collect_fields, described, identifier, integer, opaque, schema_of, shown
 from dispatcher.rows import replay_as_json
 from dispatcher.store import replays
 from dispatcher.store.engine import Database
@@ -20,15 +18,15 @@ from dispatcher.web.deliveries import actor_of, json_answer
 from dispatcher.web.problem import Kind, Problem
 from dispatcher.web.reading import (
     ROWS,
+    WHICH,
     body_of,
     fit,
     invalid,
     json_object,
-    moment,
     note,
-    one_of,
     query_of,
     row_count,
+    row_number,
 )
 
 _MOST_BYTES = 1024 * 1024
@@ -52,12 +50,7 @@ def boolean(value: Any) -> bool:
 
 
 REQUEST = (
-    Field("operator", opaque(255), required=False),
-    Field("type", opaque(255), required=False),
-    Field("uid", opaque(255), required=False),
-    Field("reason", one_of(Reason), required=False),
-    Field("since", moment, required=False),
-    Field("until", moment, required=False),
+    *WHICH,
     Field("keys", keys, required=False),
     Field("even_superseded", boolean, required=False),
     Field("pace", integer(1, MOST_PACE, f"how many a second, 1 to {MOST_PACE}")),
@@ -67,12 +60,12 @@ REQUEST = (
 LIST = (Field("operator", opaque(255), required=False), Field("limit", row_count, required=False))
 
 
-class Desk(NamedTuple):
+class Jobs(NamedTuple):
     """Where bulk replays are made and looked after. `ask` runs a function of the store on another thread."""
 
     database: Database
     clock: Clock
-    ask: Callable[..., Awaitable[Any]]
+    ask: Callable[..., Awaitable[Response]]
 
     async def make(self, request: Request, key: ApiKey) -> Response:
         raw = json_object(await body_of(request, _MOST_BYTES, ("application/json",)))
@@ -83,8 +76,7 @@ class Desk(NamedTuple):
         if faults := which.faults():
             raise invalid(faults)
         answer = self._counted if values.get("dry_run") else self._made
-        answered: Response = await self.ask(answer, which, values["pace"], actor_of(key), values["note"])
-        return answered
+        return await self.ask(answer, which, values["pace"], actor_of(key), values["note"])
 
     def _counted(self, which: Which, *_: object) -> Response:
         return json_answer(replays.count(self.database, which, self.clock.now())._asdict())
@@ -102,8 +94,7 @@ class Desk(NamedTuple):
         operator = values.get("operator", key.operator)
         if key.operator not in (None, operator):
             return json_answer({"replays": []})
-        answered: Response = await self.ask(self._list, operator, values.get("limit", ROWS))
-        return answered
+        return await self.ask(self._list, operator, values.get("limit", ROWS))
 
     def _list(self, operator: str | None, most: int) -> Response:
         now = self.clock.now()
@@ -111,8 +102,7 @@ class Desk(NamedTuple):
         return json_answer({"replays": [replay_as_json(job, now) for job in jobs]})
 
     async def show(self, request: Request, key: ApiKey) -> Response:
-        answered: Response = await self.ask(self._shown, request.path_params["id"], key)
-        return answered
+        return await self.ask(self._shown, request.path_params["id"], key)
 
     def _shown(self, id_: str, key: ApiKey) -> Response:
         return json_answer(replay_as_json(self._job(id_, key), self.clock.now()))
@@ -127,21 +117,20 @@ class Desk(NamedTuple):
         return await self._turned(replays.cancel, request, key)
 
     async def _turned(self, turn: Callable[..., Replay], request: Request, key: ApiKey) -> Response:
-        answered: Response = await self.ask(self._turn, turn, request.path_params["id"], key)
-        return answered
+        return await self.ask(self._turn, turn, request.path_params["id"], key)
 
     def _turn(self, turn: Callable[..., Replay], id_: str, key: ApiKey) -> Response:
-        number, now = self._job(id_, key).id, self.clock.now()
+        now = self.clock.now()
         try:
-            job = turn(self.database, number, actor_of(key), now)
+            job = turn(self.database, self._job(id_, key).id, actor_of(key), now)
         except NotNow as error:
             raise Problem(Kind.NOT_NOW, str(error)) from None
         return json_answer(replay_as_json(job, now))
 
     def _job(self, id_: str, key: ApiKey) -> Replay:
         """Another operator's is as absent for a bound key as one that never was."""
-        known = re.fullmatch("[0-9]{1,18}", id_, re.ASCII)
-        job = replays.find(self.database, int(id_)) if known else None
+        known = row_number(id_)
+        job = None if known is None else replays.find(self.database, known)
         if job is None or key.operator not in (None, job.which.operator):
             raise Problem(Kind.NOT_FOUND, f"there is no replay {id_[:40]}")
         return job

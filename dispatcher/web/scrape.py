@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dispatcher.apikey import Scope
 from dispatcher.config.web import Metrics
-from dispatcher.errors import Refused, StoreUnavailable
+from dispatcher.ground.apikey import Scope
+from dispatcher.ground.errors import Refused, StoreUnavailable
 from dispatcher.web.api import request_id_of
 from dispatcher.web.doorman import Doorman
 from dispatcher.web.problem import Kind, Problem, passing

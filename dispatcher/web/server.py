@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dispatcher.config.web import Web
-from dispatcher.errors import Refused
+from dispatcher.ground.errors import Refused
 
 # A connection beyond these is closed at once: the daemon's own requests need descriptors as well.
 MOST_CONNECTIONS = 1_000

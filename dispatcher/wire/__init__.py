@@ -8,8 +8,6 @@ from dispatcher.wire.oauth import Grant, NoToken
 from dispatcher.wire.post import (
     Transport,
     Wire,
-    build_request,
-    json_headers,
     reach,
 )
 from dispatcher.wire.probes import LookingTransport, SlowTransport
@@ -29,7 +27,5 @@ __all__ = [
     "SlowTransport",
     "Transport",
     "Wire",
-    "build_request",
-    "json_headers",
     "reach",
 ]

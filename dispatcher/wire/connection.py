@@ -202,6 +202,11 @@ class Connection(asyncio.Protocol):
         self._unsent = False
 
     def data_received(self, data: bytes) -> None:
+        # In pieces: a long head that comes at once, with its answer, would be taken before it is measured.
+        for start in range(0, len(data), MAX_BARE_BYTES):
+            self._received(data[start : start + MAX_BARE_BYTES])
+
+    def _received(self, data: bytes) -> None:
         if not self._busy:
             self.abort()
             return

@@ -4,7 +4,7 @@ import errno
 
 import httpx
 
-from dispatcher.policy import Reason
+from dispatcher.ground.policy import Reason
 from dispatcher.wire.request import Request
 
 # Errors of connect(2) and socket(2) that come from this machine before a packet leaves it: no descriptors, memory or

@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 
-from dispatcher.clock import SECOND
+from dispatcher.ground.clock import SECOND
 from dispatcher.wire.connection import MAX_RESPONSE_BYTES
 from dispatcher.wire.failures import WEATHER
 from dispatcher.wire.request import Answer, Request

@@ -9,15 +9,15 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-from dispatcher.clock import SECOND, WallClock
-from dispatcher.errors import DispatcherError, Unfit
-from dispatcher.events import parse_json
-from dispatcher.operator import ClientAuth, OAuth
-from dispatcher.policy import Outcome, Reason
-from dispatcher.secret import Secret
+from dispatcher.ground.clock import SECOND, WallClock
+from dispatcher.ground.errors import DispatcherError, Unfit
+from dispatcher.ground.events import parse_json
+from dispatcher.ground.operator import ClientAuth, OAuth
+from dispatcher.ground.policy import Outcome, Reason
+from dispatcher.ground.secret import Secret
 from dispatcher.wire.failures import blame
-from dispatcher.wire.post import Transport, Wire, build_request
-from dispatcher.wire.request import Request
+from dispatcher.wire.post import Transport, Wire
+from dispatcher.wire.request import Headers, Request
 
 _TOKEN = re.compile(r"[!-~]{1,4096}")
 # What the codes of RFC 6749, section 5.2, look like; no more of an answer is ever quoted, it may repeat what we sent.
@@ -125,7 +125,7 @@ def _request(oauth: OAuth) -> Request:
         form |= {"client_id": oauth.client_id, "client_secret": oauth.client_secret.reveal()}
     else:
         headers.append(("Authorization", f"Basic {_credentials(oauth)}"))
-    return build_request(oauth.token_url, headers, urlencode(form).encode())
+    return Request(oauth.token_url, Headers(headers), urlencode(form).encode())
 
 
 def _credentials(oauth: OAuth) -> str:

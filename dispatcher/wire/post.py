@@ -7,12 +7,11 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from dispatcher.clock import DAY, SECOND, Clock
-from dispatcher.policy import Outcome, Reason
-from dispatcher.secret import Secret
+from dispatcher.ground.clock import DAY, SECOND, Clock
+from dispatcher.ground.policy import Outcome, Reason
 from dispatcher.wire.failures import WEATHER, blame, reason_of
 from dispatcher.wire.foreign import exchange_by
-from dispatcher.wire.request import Answer, Headers, Request
+from dispatcher.wire.request import Answer, Request
 from dispatcher.wire.transport import PinnedTransport, parse_url
 
 # Ours, or any of httpx's: what embeds us, and what mocks an operator, speaks that.
@@ -22,19 +21,6 @@ _DETAIL_CHARACTERS = 200
 # The statuses with which RFC 9110 and RFC 6585 let an operator say when to come back.
 _COME_BACK = frozenset({429, 503})
 _LONGEST_RETRY_AFTER = 10 * 365 * DAY
-
-
-def build_request(url: str, headers: Headers | Sequence[tuple[str, str]], body: bytes) -> Request:
-    """The request with just these headers; the transport adds what HTTP itself needs."""
-    return Request(url, headers if isinstance(headers, Headers) else Headers(headers), body)
-
-
-def json_headers(bearer: Secret | None, more: Sequence[tuple[str, str]] = ()) -> Headers:
-    """What every message carries: its type, the token where there is one; and more, in this order and these letters."""
-    headers = [("Content-Type", "application/json")]
-    if bearer is not None:
-        headers.append(("Authorization", f"Bearer {bearer.reveal()}"))
-    return Headers([*headers, *more])
 
 
 class Wire:

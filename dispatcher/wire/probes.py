@@ -4,8 +4,8 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 
-from dispatcher.clock import SECOND
-from dispatcher.egress import Network
+from dispatcher.ground.clock import SECOND
+from dispatcher.ground.egress import Network
 from dispatcher.wire.connection import Connection
 from dispatcher.wire.resolver import Resolver
 from dispatcher.wire.transport import PinnedTransport

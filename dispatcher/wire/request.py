@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from dispatcher.policy import Reason
-from dispatcher.secret import SecretBytes
+from dispatcher.ground.policy import Reason
+from dispatcher.ground.secret import SecretBytes
 
 _ALWAYS = b"User-Agent: dispatcher\r\nAccept: */*\r\n"
 

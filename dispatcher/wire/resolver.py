@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from dispatcher.egress import Address, parse_address
+from dispatcher.ground.egress import Address, parse_address
 from dispatcher.wire.failures import DnsFailure
 
 DNS_KEPT_SECONDS = 30.0

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import httpx
 
-from dispatcher.clock import SECOND
-from dispatcher.egress import Address, Network, may_call
-from dispatcher.policy import Reason
+from dispatcher.ground.clock import SECOND
+from dispatcher.ground.egress import Address, Network, may_call
+from dispatcher.ground.policy import Reason
 from dispatcher.wire.connection import Connection, Traffic
 from dispatcher.wire.failures import OUR_ERRNOS, BlockedAddress, DnsFailure, LocalFault, TlsFailure
 from dispatcher.wire.request import Answer, Request

@@ -54,13 +54,15 @@ WATCHFUL_SECONDS = 6.5
 class Load:
     """`rate`: events a second; `crew`: workers, where there may be several; `plant`: a fault for all processes.
 
-    `patience`: s without any progress after which what is left counts as lost.
+    `patience`: s without any progress after which what is left counts as lost. One order in `refusing` is refused when
+    it first comes: if it is the only one in flight at a kill, it is not booked twice.
     """
 
     rate: float = 150.0
     crew: int = 4
     patience: float = 30.0
     plant: str = ""
+    refusing: int = 16
 
 
 class NotReached(Exception):
@@ -84,7 +86,7 @@ class Trial(ABC):
         self._chance = random.Random(seed)
         self._load = load
         self._points = deque(points)
-        self.operator = Operator(seed)
+        self.operator = Operator(seed, load.refusing)
         self._started = 0
         # Of batches that nobody acknowledged those that were committed all the same.
         self._standing: set[str] = set()

@@ -14,8 +14,7 @@ _ORDER = re.compile(rb'"order_no": *"([^"]*)"')
 _YES = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n%b\r\nok"
 _NO = b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n%b\r\nno"
 _LAST = b"Connection: close\r\n"
-# Of all orders so many in one are refused the first time they come; of all answers so many in one end the connection.
-_REFUSED_ONE_IN = 16
+# Of all answers so many in one end the connection.
 _CLOSED_ONE_IN = 8
 _DELAY_SECONDS = (0.01, 0.06)
 
@@ -23,14 +22,15 @@ _DELAY_SECONDS = (0.01, 0.06)
 class Operator:
     """`booked`: by number, when each booking was made (s since 1970); `last_at`: the latest.
 
-    `cut`: requests that came in part.
+    `cut`: requests that came in part. Of all orders one in `refusing` is refused the first time it comes, none for 0.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, refusing: int) -> None:
         self.booked: dict[str, list[float]] = defaultdict(list)
         self.last_at = 0.0
         self.cut = 0
         self.port = 0
+        self._refusing = refusing
         self._refused: set[str] = set()
         self._chance = random.Random(seed)
         self._ready = threading.Event()
@@ -60,7 +60,7 @@ class Operator:
 
     def take(self, visit: "_Visit", order: str) -> None:
         """Books first and answers later: an operator whose answer is lost has booked all the same."""
-        refuse = int(order) % _REFUSED_ONE_IN == 0 and order not in self._refused
+        refuse = self._refusing and int(order) % self._refusing == 0 and order not in self._refused
         if refuse:
             self._refused.add(order)
         else:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
+from tests import nursery
 from tests.ground import line, notice
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ class Process:
         line = [sys.executable, "-m", "tests.crashes.worker", str(orders), str(words), plant, *command]
         with (folder / f"{name}.log").open("ab") as log:
             self.started_at = time.time()
-            self.process = subprocess.Popen(
+            self.process = nursery.start(
                 line, cwd=ROOT, pass_fds=(orders, words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             )
         os.close(orders)

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Mapping
 
-from dispatcher.operator import Operator
-from dispatcher.policy import PUT_OFF, Delays, Schedule
+from dispatcher.ground.operator import Operator
+from dispatcher.ground.policy import PUT_OFF
+from dispatcher.ground.schedule import Delays, Schedule
+from dispatcher.seal.vault import Vault
+from dispatcher.store.notary import Key, about
 from dispatcher.store.workers import LIMIT
+from tests.simulation.bulk import Bulk
 from tests.simulation.loop import Process, World
 from tests.simulation.machine import Link
 from tests.simulation.operators import Delivery, Operators, Sent
-from tests.simulation.rows import ATTEMPTS, DELIVERIES, KEY, OPERATORS, Closed, Made, Seen, due_again
+from tests.simulation.rows import ATTEMPTS, DELIVERIES, JOURNAL_KEY, KEY, OPERATORS, Closed, Made, Seen, due_again
 from tests.simulation.settings import RETENTION
 from tests.simulation.windows import Ended, Windows
 
@@ -17,13 +21,21 @@ class Watch:
     """Looks at the store after each commit, and blames what must not be."""
 
     def __init__(
-        self, world: World, link: Link, operators: Operators, settings: Mapping[str, Operator], most: int
+        self,
+        world: World,
+        link: Link,
+        operators: Operators,
+        settings: Mapping[str, Operator],
+        most: int,
+        vault: Vault,
     ) -> None:
         self.world = world
         self.link = link
         self.operators = operators
         self.settings = settings
         self.most = most
+        self.vault = vault
+        self._journal_key: Key | None = None
         self.rows: dict[int, Seen] = {}
         # No worker may have come so far as to declare any of them.
         self.closed = {name: Closed(None, None, None, 0, 0) for name in settings}
@@ -36,8 +48,8 @@ class Watch:
         # By delivery: the end of the last request that decided (µs of the world).
         self.decided: dict[int, int] = {}
         self.claimant: dict[int, Process | None] = {}
-        self.adopted: set[int] = set()
-        self.windows = Windows(world, self.closed)
+        self.adopted_from: dict[int, Process] = {}
+        self.windows, self.bulk = Windows(world, self.closed), Bulk(link)
         self.swept: set[Delivery] = set()
         self._moves: dict[tuple[str, str], Callable[[Seen, Seen, Process | None], None]] = {
             ("pending", "pending"): self._waits,
@@ -86,8 +98,7 @@ class Watch:
             was = self.closed[name]
             if (was.paused_at, was.held_at, was.since, was.total) != (paused_at, held_at, since, total):
                 fresh = Closed(paused_at, held_at, since, total, self.world.now)
-                fresh.ever = since is not None or total > 0 or was.ever
-                fresh.paused_from = self.world.now if was.paused_at is None else was.paused_from
+                fresh.follow(was, self.world.highest)
                 self.closed[name] = fresh
                 self.windows.history[name].append(fresh)
                 self.world.tell(self.world.current, f"{name}: paused {paused_at} held {held_at} closed {since} {total}")
@@ -121,8 +132,8 @@ class Watch:
             self._forbidden(old, row, actor)
 
     def _by_hand(self, old: Seen, row: Seen, _actor: Process | None) -> None:
-        if not self.by_hand:
-            self.blame("moves", f"{old} became {row.status}, and nobody wanted that")
+        if not self.by_hand and (told := self.bulk.took(old, row)):
+            self.blame("moves", told)
         if row.status == "pending" and (row.run_from, row.probes, row.anchor_at) != (old.attempts, 0, None):
             self.blame("moves", f"{row} was sent again, and no new run began")
 
@@ -134,7 +145,7 @@ class Watch:
             self.blame("token", f"{row} was claimed for another")
             return
         self.claimant[row.id] = actor
-        self.adopted.discard(row.id)
+        self.adopted_from.pop(row.id, None)
         wall = self.world.highest
         if old.due_at is None or row.claimed_at is None or not old.due_at <= row.claimed_at <= wall:
             self.blame("early", f"{row} was due at {old.due_at}, is claimed at {row.claimed_at}, it is {wall}")
@@ -169,7 +180,7 @@ class Watch:
         mine = [
             one
             for one in self.rows.values()
-            if one.status == "sending" and self.claimant.get(one.id) is actor and one.id not in self.adopted
+            if one.status == "sending" and self.claimant.get(one.id) is actor and one.id not in self.adopted_from
         ]
         if len(mine) > self.most:
             self.blame("places", f"{actor.name} has {len(mine)} in hand, of {self.most}")
@@ -195,8 +206,7 @@ class Watch:
         if old._replace(worker=row.worker, token=row.token) != row or actor is None:
             self.blame("moves", f"{row} was changed while it was adopted")
             return
-        self.adopted.add(row.id)
-        owner = self.workers[old.worker or 0]
+        self.adopted_from[row.id] = owner = self.workers[old.worker or 0]
         if owner is not actor and old.worker in self.living:
             self.blame("adopted", f"{row} was taken from {owner.name}, which is there")
         if self.workers.get(row.worker or 0) is not actor:
@@ -245,8 +255,8 @@ class Watch:
     def _interrupted(self, old: Seen, row: Seen, actor: Process) -> None:
         if old.anchor_at is None:
             self.windows.began(row, Ended(actor, self.world.now, row.due_at or row.claimed_at or 0))
-        claimant = self.claimant.get(row.id)
-        if claimant is not None and claimant is self.world.current and row.id in self.adopted:
+        # What another had taken from it, and died with, it may take again: nobody's answer to that decides any more.
+        if self.claimant.get(row.id) is actor is self.adopted_from.get(row.id):
             self.blame("interrupted", f"{row} is told to be cut off, and its worker works")
         failures = row.made - row.run_from - row.probes
         schedule = self._schedule(row)
@@ -266,8 +276,7 @@ class Watch:
             self.blame("overlap", f"{row}: two attempts that decided ran side by side")
         self.decided[row.id] = sent.ended
         self._check_key(row, last, sent)
-        if old.anchor_at is None:
-            self.windows.began(row, Ended(actor, sent.ended, sent.ended_wall))
+        self.windows.answered(row, Ended(actor, sent.ended, sent.ended_wall, sent.behind), begins=old.anchor_at is None)
         if row.status == "delivered" and row.delivery not in self.operators.book:
             self.blame("booked", f"{row} is delivered, and was never booked")
         if (row.status == "delivered") != sent.yes:
@@ -278,12 +287,19 @@ class Watch:
     def _check_key(self, row: Seen, last: Made, sent: Sent) -> None:
         if row.type != "notice":
             return
-        if (sent.fingerprint,) not in self.link.seen(KEY, row.operator, last.key_version):
+        if (self._hidden(row.operator, sent.fingerprint),) not in self.link.seen(KEY, row.operator, last.key_version):
             self.blame("key", f"{row} was not sealed with the key {last.key_version} that is recorded")
         read_at = max((read for read, in_force in sent.process.loads if in_force < sent.began), default=0)
         known = [version for since, version in self.keys[row.operator] if since < read_at]
         if known and (last.key_version or 0) < known[-1]:
             self.blame("key", f"{row} was sealed with key {last.key_version}, when {known[-1]} was known")
+
+    def _hidden(self, operator: str, plain: str | None) -> str | None:
+        """A fingerprint as the store has it."""
+        if self._journal_key is None:
+            ((version, locked),) = self.link.seen(JOURNAL_KEY)
+            self._journal_key = Key(version, self.vault.unlock(locked, about(version)))
+        return None if plain is None else self._journal_key.fingerprint(operator, plain)
 
     def _check_schedule(self, old: Seen, row: Seen, sent: Sent) -> None:
         ended, closed = sent.ended_wall, self.closed[row.operator]

@@ -10,7 +10,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from dispatcher.clock import MILLISECOND, SECOND
+from dispatcher.ground.clock import MILLISECOND, SECOND
 
 EPOCH = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 KEPT_LINES = 60

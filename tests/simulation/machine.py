@@ -5,8 +5,9 @@ import secrets as real_secrets
 import sqlite3
 import sys
 import time as real_time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,12 +18,14 @@ import apscheduler.triggers.date
 import apscheduler.triggers.interval
 from sqlalchemy import Engine, StaticPool, create_engine
 
-from dispatcher.clock import SECOND, to_datetime
-from dispatcher.place import Place
+from dispatcher.ground.clock import SECOND, to_datetime
+from dispatcher.ground.place import Place
 from dispatcher.store import sqlite
+from dispatcher.store.bell import Heard
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import locks, metadata
 from tests.simulation.loop import EPOCH, Process, World
+from tests.simulation.short import shortened
 
 IO_ERROR = 10
 # Of a double that counts days: what it loses makes this clock no clock that is ahead.
@@ -134,6 +137,7 @@ class Link(sqlite3.Connection):
     fault: Fault | None = None
     away = False
     statements = 0
+    changes = 0
     committed: Callable[[], None] | None = None
     dying: Process | None = None
 
@@ -153,7 +157,8 @@ class Link(sqlite3.Connection):
         if self.fault is not None and at_commit and not self.fault.after:
             self._strike()
         super().commit()
-        if self.committed is not None:
+        changes, self.changes = self.changes, self.total_changes
+        if self.committed is not None and changes != self.changes:
             self.committed()
         if at_commit:
             self._strike()
@@ -206,12 +211,12 @@ class Bell:
         self._process = process
         self._number = 0
 
-    def ring(self) -> None:
+    def ring(self, operators: Collection[str] = ()) -> None:
         world = Machine.world
         for number in list(self._machine.listeners):
             if world.chance.random() < self._machine.lost_rings:
                 continue
-            world.after(world.chance.randrange(2_000), lambda number=number: self._machine.rung(number))  # type: ignore[misc]
+            world.after(world.chance.randrange(2_000), partial(self._machine.rung, number, operators))
 
     def listen(self) -> int | None:
         assert self._process is not None
@@ -219,17 +224,21 @@ class Bell:
         self._machine.listeners[self._number] = self._process
         return self._number
 
-    def heard(self) -> bool:
-        return True
+    def heard(self) -> Heard:
+        rings = self._machine.rings.pop(self._number, [])
+        return Heard(frozenset().union(*rings), more=not all(rings))
 
     def deafen(self) -> None:
         self._machine.listeners.pop(self._number, None)
 
 
 class Memory:
-    """The database of all worlds that one process of ours plays, one after the other: emptied for each."""
+    """The database of all worlds that one process of ours plays, one after the other: emptied for each.
 
-    def __init__(self) -> None:
+    `long`: it is reached by all of SQLAlchemy's engine, and not by the short way.
+    """
+
+    def __init__(self, *, long: bool = False) -> None:
         def build(_url: str, **settings: Any) -> Engine:
             # As many statements as we have stay prepared, and the pool gives everybody the same connection.
             settings["connect_args"] |= {"factory": Link, "cached_statements": 512}
@@ -238,6 +247,8 @@ class Memory:
         with patch.object(sqlite, "create_engine", build), patch.object(sqlite, "Footing", _Footing):
             self.engine = sqlite.open_engine(Path(":memory:"), 1.0)
         self.listeners: dict[int, Process] = {}
+        # What was rung and is not heard yet, by listener.
+        self.rings: dict[int, list[Collection[str]]] = {}
         self.lost_rings = 0.0
         self._bells = 0
         with self.engine.connect() as connection:
@@ -245,6 +256,8 @@ class Memory:
         self.link: Link = link
         link.create_function("julianday", 1, lambda _: _julian(Machine.world.wall()))
         self.open(Path("/simulated")).make()
+        if not long:
+            self.engine = shortened(link)
 
     def open(self, place: Place, process: Process | None = None) -> Database:
         """Another opening of it, as by a process of its own."""
@@ -258,7 +271,7 @@ class Memory:
     def empty(self) -> None:
         self.link.begin_call(None, away=False)
         self.link.committed = None
-        self.listeners = {}
+        self.listeners, self.rings = {}, {}
         with suppress(sqlite3.Error):
             self.link.rollback()
         for name in _EMPTIED:
@@ -268,12 +281,13 @@ class Memory:
         self._bells += 1
         return self._bells
 
-    def rung(self, number: int) -> None:
+    def rung(self, number: int, operators: Collection[str]) -> None:
         process = self.listeners.get(number)
         if process is None or process.dead:
             return
         reader = process.loop.readers.get(number)
         if reader is not None:
+            self.rings.setdefault(number, []).append(operators)
             process.loop.call_soon(reader)
 
 

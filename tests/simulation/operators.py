@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import orjson
 
-from dispatcher.clock import MILLISECOND, SECOND
-from dispatcher.crypto import CryptoReading
-from dispatcher.operator import Operator
+from dispatcher.ground.clock import MILLISECOND, SECOND
+from dispatcher.ground.crypto import CryptoReading
+from dispatcher.ground.operator import Operator
 from dispatcher.seal import Seal, SealError
 from dispatcher.wire.failures import LocalFault
 from tests.simulation.loop import Process, World
@@ -78,6 +78,8 @@ class Sent:
     fingerprint: str | None
     ended: int | None = None
     ended_wall: int = 0
+    # How far the sender's clock was behind the world's then (µs).
+    behind: int = 0
     # Whether the sender has read a whole answer that says yes.
     yes: bool = False
     asked: int = 0
@@ -85,6 +87,7 @@ class Sent:
     def end(self) -> None:
         if self.ended is None:
             self.ended, self.ended_wall = self.process.world.now, self.process.clock()
+            self.behind = self.process.world.wall() - self.ended_wall
 
 
 @dataclass(slots=True)

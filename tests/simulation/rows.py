@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dispatcher.clock import SECOND
-from dispatcher.policy import Delays, Schedule
+from dispatcher.ground.clock import SECOND
+from dispatcher.ground.schedule import Delays, Schedule
 from tests.simulation.operators import Delivery, Sent
 
 # What the views of two processes may differ by while a pause, a hold or its end is on its way to both (µs).
@@ -19,6 +19,7 @@ ATTEMPTS = """
     SELECT n, started_at, duration, http_status, reason, key_version FROM attempts
     WHERE delivery_id = ? AND NOT late ORDER BY n
 """
+JOURNAL_KEY = "SELECT version, locked FROM journal_keys"
 KEY = "SELECT fingerprint FROM key_versions WHERE operator = ? AND version = ?"
 OPERATORS = "SELECT name, key_version, paused_at, held_at, closed_since, closed_total FROM operators"
 
@@ -71,7 +72,10 @@ class Made(NamedTuple):
 
 @dataclass(slots=True)
 class Closed:
-    """An operator as the database has it, and when that was last changed (µs of the world)."""
+    """An operator as the database has it, and when that was last changed (µs of the world).
+
+    `late`: so long after the moment at which it is said to have been closed that was written (µs).
+    """
 
     paused_at: int | None
     held_at: int | None
@@ -80,6 +84,13 @@ class Closed:
     at: int
     paused_from: int = 0
     ever: bool = False
+    late: int = 0
+
+    def follow(self, was: "Closed", wall: int) -> None:
+        """What hangs on how it stood before."""
+        self.ever = self.since is not None or self.total > 0 or was.ever
+        self.paused_from = self.at if was.paused_at is None else was.paused_from
+        self.late = max(0, wall - self.since) if self.since is not None and self.since != was.since else 0
 
     def length(self, wall: int) -> int:
         return self.total + (max(0, wall - self.since) if self.since is not None else 0)

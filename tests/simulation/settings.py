@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from dispatcher.clock import HOUR, SECOND
 from dispatcher.config import Config, read_config
-from dispatcher.place import Server
-from dispatcher.secret import Secret
+from dispatcher.ground.clock import HOUR, SECOND
+from dispatcher.ground.place import Server
+from dispatcher.ground.secret import Secret
 
 VARIANTS = 64
 NAMES = ("ash", "birch", "cedar")

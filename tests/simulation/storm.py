@@ -3,7 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dispatcher.clock import HOUR, MILLISECOND, SECOND
+from dispatcher.ground.clock import HOUR, MILLISECOND, SECOND
 from tests.simulation.loop import Process
 from tests.simulation.operators import MOODS
 
@@ -98,6 +98,9 @@ class Storm:
             process.away_until = min(process.away_until, self.world.now)
         for name in self._town.names:
             self._town.street.do("resume", name)
+            if "people" in self._town.weather:
+                # What died in the storm, and meanwhile.
+                self.world.after(self.chance.randrange(40 * SECOND), partial(self._town.street.do, "bulk", name))
             if self._town.operators.moods[name] == "away" or self.chance.random() < 0.5:
                 self._recover(name)
             else:

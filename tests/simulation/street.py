@@ -4,15 +4,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.accept import read_event
-from dispatcher.clock import MILLISECOND, SECOND
-from dispatcher.errors import StoreUnavailable
-from dispatcher.events import Event
-from dispatcher.policy import Status, Verb
+from dispatcher.ground.clock import MILLISECOND, SECOND
+from dispatcher.ground.errors import StoreUnavailable
+from dispatcher.ground.events import Event
+from dispatcher.ground.policy import Status, Verb
 from dispatcher.roster import open_vault, provision
-from dispatcher.store import corridor, ledger, operators
-from dispatcher.store.corridor import Fate
+from dispatcher.store import acceptance, ledger, operators
+from dispatcher.store.acceptance import Fate
 from dispatcher.store.engine import Database
 from tests.ground import lock, notice, settle_event
+from tests.simulation import bulk
 from tests.simulation.loop import Process
 from tests.simulation.operators import Delivery
 
@@ -36,7 +37,9 @@ class Street:
         """Until it has an answer: what was in doubt is handed in again."""
         database = self.desk
         try:
-            fates = self._by(self._town.people, "accept", lambda: corridor.accept(database, events, self.world.wall()))
+            fates = self._by(
+                self._town.people, "accept", lambda: acceptance.accept(database, events, self.world.wall())
+            )
         except StoreUnavailable:
             self.world.after(self.chance.randrange(2 * SECOND), lambda: self.hand_in(events))
             return
@@ -94,14 +97,15 @@ class Street:
         """One of the things that people do, by what their commands call."""
         chance, name = self.chance, self.chance.choice(self._town.names)
         kinds = ["pause", "resume"] * ("people" in self._town.weather) + ["key"] * ("keys" in self._town.weather)
-        kinds += ["replay", "resolve"] * ("people" in self._town.weather)
+        kinds += ["replay", "resolve", "bulk", "bulk", "turn"] * ("people" in self._town.weather)
         if kinds and not self._town.storm.over:
             self.do(chance.choice(kinds), name)
             self.world.after(chance.randrange(200 * MILLISECOND, 6 * SECOND), self.command)
 
     def do(self, kind: str, name: str) -> None:
         self.world.tell("people", f"{kind} {name}")
-        work = {"pause": self._pause, "resume": self._resume, "key": self._rotate}.get(kind)
+        works = {"pause": self._pause, "resume": self._resume, "key": self._rotate, "bulk": self._bulk}
+        work = (works | {"turn": self._turn}).get(kind)
         self._town.watch.by_hand = True
         try:
             if work is not None:
@@ -128,6 +132,12 @@ class Street:
         self._unapplied, config = True, self._town.config
         provision(self.desk, open_vault(config, self.desk), config, self.world.wall(), actor="ada")
         self._unapplied = False
+
+    def _bulk(self, name: str) -> None:
+        bulk.make(self.desk, self.chance, name, self.world.wall())
+
+    def _turn(self, _name: str) -> None:
+        bulk.turn(self.desk, self.chance, self.world.wall())
 
     def _dead(self, verb: Verb) -> None:
         rows = [

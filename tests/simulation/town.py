@@ -11,12 +11,14 @@ from unittest.mock import patch
 import dispatcher.app
 from dispatcher import roster
 from dispatcher.app import Daemon
-from dispatcher.clock import HOUR, MILLISECOND, SECOND
 from dispatcher.config import Config, Draft, draft_operator
-from dispatcher.errors import DispatcherError, StoreUnavailable
+from dispatcher.ground.clock import HOUR, MILLISECOND, SECOND
+from dispatcher.ground.errors import DispatcherError, StoreUnavailable
+from dispatcher.seal.vault import Vault
 from dispatcher.store import workers
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log
+from tests.simulation.books import found
 from tests.simulation.invariants import Watch
 from tests.simulation.loop import Process, World
 from tests.simulation.machine import Fault, Machine, Memory
@@ -79,7 +81,10 @@ class Town:
             self.operators.history[name] = [operator]
             self.operators.moods[name] = "well"
         self.names = list(config.operators)
-        self.watch = Watch(self.world, memory.link, self.operators, config.operators, config.concurrency)
+        current, _ = roster.given_keys(config)
+        assert current is not None
+        vault = Vault(current)
+        self.watch = Watch(self.world, memory.link, self.operators, config.operators, config.concurrency, vault)
         self.watch.windows.clocks = 2 if self.shared else 1
         memory.link.committed = self.watch.look
         self.world.storing = self.storing  # type: ignore[method-assign]
@@ -106,6 +111,7 @@ class Town:
             "booked": len(self.operators.book),
             "booked twice": sum(len(times) > 1 for times in self.operators.book.values()),
             "swept": len(self.watch.swept),
+            "replayed in bulk": self.watch.bulk.taken.total(),
             **{f"rows {status}": 0 for status in ("delivered", "dead", "resolved", "pending")},
             **Counter(f"rows {row.status}" for row in self.watch.rows.values()),
             **Counter(f"with {one}" for one in self.weather),
@@ -226,17 +232,18 @@ class Town:
             late = self.watch.overdue(10 * SECOND) if self.storm.well_for() > SETTLING else []
             if late:
                 world.blame("stuck", f"{late[0]} was due at {late[0].due_at}, it is {world.wall()}")
-            if not self.watch.unfinished():
+            if not self.watch.unfinished() and not self.watch.bulk.running():
                 break
             if world.now >= end:
                 # By a clock that jumped while somebody did not know of a pause, what is due may be so much later.
                 left = [row for row in self.watch.unfinished() if not world.farthest or not self._is_to_come(row)]
-                if left:
-                    world.blame("stuck", f"{left[0]} goes on and on")
+                if left or self.watch.bulk.running():
+                    world.blame("stuck", f"{[*left, *self.watch.bulk.running()][0]} goes on and on")
                 break
             world.run(world.now + SECOND)
         if world.violation is None:
             self._check_accepted()
+            self._check_books()
 
     def _is_to_come(self, row: Seen) -> bool:
         return row.status == "pending" and (row.parked == 1 or (row.due_at or 0) > self.world.wall())
@@ -246,6 +253,11 @@ class Town:
         for delivery in self.street.accepted:
             if delivery not in there and delivery not in self.watch.swept:
                 self.world.blame("accepted", f"{'/'.join(delivery)} was accepted, and is gone")
+
+    def _check_books(self) -> None:
+        operator = next(iter(self.config.operators.values()))
+        for one in found(self.street.desk, operator, self.world.highest):
+            self.world.blame("audit", f"{one.check}: {one.told} {one.operator} {one.type} {one.key} {one.id}")
 
     def close(self) -> None:
         for process in self.processes:

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from dispatcher.cli.common import actor, config_option, guarded, json_option, print_json, progress, read_configuration
-from dispatcher.clock import WallClock
+from dispatcher.cli.common import actor, print_json, progress, read_configuration, scripted
 from dispatcher.config import Config
-from dispatcher.errors import ConfigError, DispatcherError, Unfit
-from dispatcher.place import Place
-from dispatcher.readers import place
+from dispatcher.ground.clock import WallClock
+from dispatcher.ground.errors import ConfigError, DispatcherError, Unfit
+from dispatcher.ground.place import Place
+from dispatcher.ground.readers import place
 from dispatcher.roster import key_file, open_vault
 from dispatcher.store.copy import Copied, Different, abandon, copy, open_side
 from dispatcher.store.engine import Database
@@ -35,9 +35,7 @@ _LEFT = "the source is still the store; give this copy up with --abandon, and be
 @click.option(
     "--abandon", "gives_up", is_flag=True, help="Give up a copy that was begun: the source is used as before."
 )
-@config_option
-@json_option
-@guarded
+@scripted
 def copy_(
     to: str | None, to_env: str | None, to_config: Path | None, gives_up: bool, config_path: Path, as_json: bool
 ) -> None:
@@ -50,7 +48,9 @@ def copy_(
     """
     ways = [one for one in (to, to_env, to_config) if one is not None]
     if len(ways) != (0 if gives_up else 1):
-        raise click.UsageError("give one of --to, --to-env and --to-config, or --abandon alone")
+        raise click.UsageError(
+            "it is not clear where to; give one of --to, --to-env and --to-config, or --abandon alone"
+        )
     config = read_configuration(config_path)
     if gives_up:
         _abandon(config, as_json)
@@ -63,7 +63,9 @@ def _target(to: str | None, to_env: str | None, to_config: Path | None) -> Place
         return read_configuration(to_config).database
     url, named = (to, "--to") if to_env is None else (os.environ.get(to_env), "--to-env")
     if not url:
-        raise click.UsageError(f"{named}: that variable is not set" if to_env else f"{named} is empty")
+        raise click.UsageError(
+            f"{named}: that variable is not set; set it to the URL" if to_env else f"{named} is empty; write the URL"
+        )
     try:
         return place(url, Path.cwd())
     except Unfit as unfit:
@@ -145,5 +147,6 @@ def _tell(done: Copied, target: str) -> None:
         click.echo("  {operator} {status}: {rows}, {attempts} attempts".format_map(one))
     if not done.already:
         click.echo(
-            f"The same on both sides. The store is {target} now: name it in database.url, then start the worker."
+            f"The same on both sides. The store is {target} now: name it in database.url, with the URL that was given"
+            " here, then start the worker."
         )

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from dispatcher.cli.common import config_option, guarded, json_option, print_json, read_configuration
-from dispatcher.clock import iso
-from dispatcher.place import Place
+from dispatcher.cli.common import print_json, read_configuration, scripted
+from dispatcher.ground.clock import iso
+from dispatcher.ground.place import Place
 from dispatcher.store.schema import REVISION
 from dispatcher.store.status import Condition, condition
 
@@ -18,9 +18,7 @@ from dispatcher.store.status import Condition, condition
     is_flag=True,
     help="On PostgreSQL, go on though workers run: only where the changelog says that the old version works with it.",
 )
-@config_option
-@json_option
-@guarded
+@scripted
 def upgrade_(among_workers: bool, config_path: Path, as_json: bool) -> None:
     """Bring the store's schema up to this dispatcher's version; make the store where there is none.
 
@@ -44,9 +42,7 @@ def upgrade_(among_workers: bool, config_path: Path, as_json: bool) -> None:
 
 
 @click.command(name="status")
-@config_option
-@json_option
-@guarded
+@scripted
 def status(config_path: Path, as_json: bool) -> None:
     """Where the store is, its schema, what is in it, its size on disk. Looks into a store of any version."""
     config = read_configuration(config_path)

@@ -7,28 +7,18 @@ from typing import NamedTuple
 
 import click
 
-from dispatcher.cli.common import (
-    actor,
-    config_option,
-    guarded,
-    json_option,
-    opened,
-    operator_names,
-    print_json,
-    read_configuration,
-)
-from dispatcher.cli.operators.desk import Desk, open_desk
+from dispatcher.cli.common import actor, operator_names, print_json, read_configuration, scripted
+from dispatcher.cli.opening import opened
+from dispatcher.cli.operators.in_force import open_operators
 from dispatcher.cli.operators.values import asked, assignments, changed
 from dispatcher.config import Config, Draft, draft_operator, where_declared
-from dispatcher.errors import ConfigError, Refused
-from dispatcher.operator import NOTIFY
+from dispatcher.ground.errors import ConfigError, Refused
+from dispatcher.ground.operator import NOTIFY
+from dispatcher.ground.secret import Secret
 from dispatcher.roster import FILE, document_of, lease_fault, open_vault, provision, put
 from dispatcher.seal.vault import VaultError
-from dispatcher.secret import Secret
 from dispatcher.store import operators as store
-from dispatcher.store.engine import is_there
-
-_STOPS = ("paused_at", "held_at")
+from dispatcher.store.engine import Database, is_there
 
 
 @click.command(name="set")
@@ -39,9 +29,7 @@ _STOPS = ("paused_at", "held_at")
     "--secret", "secrets", metavar="SETTING", multiple=True, help="Ask for it hidden, or read a line of standard input."
 )
 @click.option("--dry-run", is_flag=True, help="Say what is wrong with it, and change nothing.")
-@config_option
-@json_option
-@guarded
+@scripted
 def set_(
     name: str,
     settings: tuple[str, ...],
@@ -103,8 +91,8 @@ def _stored(config: Config, name: str) -> _Stored:
     if not is_there(config.database):
         return _Stored()
     database = opened(config)
-    standing = next((row for row in store.standings(database) if row.name == name and row.settings), None)
-    if standing is None:
+    standing = store.standing_of(database, name)
+    if standing is None or not standing.settings:
         return _Stored()
     if standing.origin == FILE:
         told = f"take it out of force first: dispatcher operators apply -c {config.path}"
@@ -122,14 +110,13 @@ def _write(config: Config, draft: Draft, instead: str | None) -> int | None:
     if not put(database, open_vault(config, database), draft, database.clock().now(), actor=actor(), instead=instead):
         raise Refused(f"somebody else has changed {draft.operator.name} meanwhile; look at it and say it again")
     database.ring()
-    return next(row.key_version for row in store.standings(database) if row.name == draft.operator.name)
+    written = store.standing_of(database, draft.operator.name)
+    return None if written is None else written.key_version
 
 
 @click.command(name="apply")
 @click.option("--lost-key", is_flag=True, help="The former master key is lost: write over what it locked.")
-@config_option
-@json_option
-@guarded
+@scripted
 def apply(lost_key: bool, config_path: Path, as_json: bool) -> None:
     """Bring what the file declares into force, as a reload of the daemon does; it takes it up at once.
 
@@ -154,9 +141,7 @@ def apply(lost_key: bool, config_path: Path, as_json: bool) -> None:
 def _stopping(command: Callable[..., None]) -> Callable[..., None]:
     """What `pause` and `resume` share."""
     for option in (
-        guarded,
-        json_option,
-        config_option,
+        scripted,
         click.option("--note", help="Why, for the record."),
         click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=operator_names),
     ):
@@ -168,39 +153,30 @@ def _stopping(command: Callable[..., None]) -> Callable[..., None]:
 @_stopping
 def pause(names: tuple[str, ...], note: str | None, config_path: Path, as_json: bool) -> None:
     """Send nothing until it is resumed. Nothing is dropped, and no attempt and no retry window is used up."""
-
-    def one(desk: Desk, name: str, now: int) -> bool:
-        return store.stop(desk.database, name, "paused_at", ("pause", actor(), note), now)
-
-    _each(config_path, names, one, as_json, ("paused", "is paused already"))
+    _each(config_path, names, note, store.pause, as_json, ("paused", "is paused already"))
 
 
 @click.command(name="resume")
 @_stopping
 def resume(names: tuple[str, ...], note: str | None, config_path: Path, as_json: bool) -> None:
     """Send again, whether a person paused it or the breaker holds it; what waited goes out at the operator's pace."""
-
-    def one(desk: Desk, name: str, now: int) -> bool:
-        by = ("resume", actor(), note)
-        # Both stops, also where the first one was there.
-        return sum(store.start(desk.database, name, column, by, now) for column in _STOPS) > 0
-
-    _each(config_path, names, one, as_json, ("resumed", "is neither paused nor held"))
+    _each(config_path, names, note, store.resume, as_json, ("resumed", "is neither paused nor held"))
 
 
 def _each(
     config_path: Path,
     names: Sequence[str],
-    work: Callable[[Desk, str, int], bool],
+    note: str | None,
+    turn: Callable[[Database, str, str, str | None, int], bool],
     as_json: bool,
     words: tuple[str, str],
 ) -> None:
     """All names are known before anything is changed. `words`: what is told of those it changed, and of the others."""
-    desk = open_desk(config_path)
-    known = dict.fromkeys(map(desk.known, names))
-    clock = desk.database.clock()
-    done = {name: work(desk, name, clock.now()) for name in known}
-    desk.ring()
+    there = open_operators(config_path)
+    known = dict.fromkeys(map(there.known, names))
+    clock = there.database.clock()
+    done = {name: turn(there.database, name, actor(), note, clock.now()) for name in known}
+    there.ring()
     did, did_not = words
     if as_json:
         told = {word: [name for name in done if done[name] is yes] for word, yes in ((did, True), ("unchanged", False))}

@@ -9,39 +9,28 @@ from typing import Any
 
 import click
 
-from dispatcher.cli.common import (
-    clock_time,
-    config_option,
-    guarded,
-    json_option,
-    lang_option,
-    operator_names,
-    print_json,
-    print_table,
-)
-from dispatcher.cli.operators.desk import Desk, open_desk
-from dispatcher.clock import iso
-from dispatcher.errors import Refused
-from dispatcher.events import printable
-from dispatcher.lang import Words, words
+from dispatcher.cli.common import clock_time, operator_names, print_json, print_table, scripted, tabled
+from dispatcher.cli.operators.in_force import InForce, open_operators
+from dispatcher.ground.clock import iso
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.fields import printable
+from dispatcher.ground.lang import Words, words
 from dispatcher.store import operators as store
+from dispatcher.store.fingerprints import key_history
 from dispatcher.store.ledger import operators_waiting
-from dispatcher.store.operators import Standing
+from dispatcher.store.operators import Doors
 
 _COLUMNS = ("name", "state", "origin", "types", "concurrency", "key_version", "waiting", "updated_at")
 _DONE = ("at", "verb", "actor", "note", "changed")
 
 
 @click.command(name="list")
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
     """Every operator in force, whether it is paused or held, and how much waits for it."""
-    desk = open_desk(config_path)
-    waiting = operators_waiting(desk.database)
-    rows = [_row(desk, name, waiting.get(name, 0)) for name in desk.standings]
+    there = open_operators(config_path)
+    waiting = operators_waiting(there.database)
+    rows = [_row(there, name, waiting.get(name, 0)) for name in there.standings]
     fit = [row for row in rows if row["fault"] is None]
     if as_json:
         for row in rows:
@@ -50,19 +39,19 @@ def list_(config_path: Path, as_json: bool, lang: str | None) -> None:
         print_table(_COLUMNS, [_cells(row, words(lang)) for row in fit], words(lang))
     else:
         click.echo(words(lang)["nothing"])
-    for name, fault in desk.roster.faults.items():
+    for name, fault in there.roster.faults.items():
         click.echo(f"{name} can't be used: {fault}", err=True)
-    sys.exit(1 if desk.roster.faults else 0)
+    sys.exit(1 if there.roster.faults else 0)
 
 
-def _row(desk: Desk, name: str, waiting: int) -> dict[str, Any]:
+def _row(there: InForce, name: str, waiting: int) -> dict[str, Any]:
     """One line of the list; of one that can't be used it says why, and not what it would take."""
-    standing = desk.standings[name]
-    member = desk.roster.members.get(name)
+    standing = there.standings[name]
+    member = there.roster.members.get(name)
     terms = member.operator.terms if member else {}
     return {
         "name": name,
-        "state": _state(standing) if member else "unfit",
+        "state": standing.doors if member else Doors.UNFIT,
         "origin": standing.origin,
         "types": [kind for kind, own in terms.items() if own.url is not None],
         "concurrency": member.operator.concurrency if member else None,
@@ -71,14 +60,8 @@ def _row(desk: Desk, name: str, waiting: int) -> dict[str, Any]:
         "updated_at": iso(standing.updated_at),
         "paused_at": iso(standing.paused_at),
         "held_at": iso(standing.held_at),
-        "fault": desk.roster.faults.get(name),
+        "fault": there.roster.faults.get(name),
     }
-
-
-def _state(standing: Standing) -> str:
-    if standing.paused_at is not None:
-        return "paused"
-    return "held" if standing.held_at is not None else "open"
 
 
 def _cells(row: Mapping[str, Any], said: Words) -> list[object]:
@@ -88,19 +71,17 @@ def _cells(row: Mapping[str, Any], said: Words) -> list[object]:
 
 @click.command(name="show")
 @click.argument("name", shell_complete=operator_names)
-@config_option
-@json_option
-@lang_option
-@guarded
+@tabled
 def show(name: str, config_path: Path, as_json: bool, lang: str | None) -> None:
     """One operator: its settings as they are in force, its keys, and who changed it when. Every secret is …"""
-    desk = open_desk(config_path)
-    desk.known(name)
-    if name in desk.roster.faults:
-        raise Refused(f"{name} can't be used: {desk.roster.faults[name]}")
-    settings = desk.roster.members[name].settings()
-    row = _row(desk, name, operators_waiting(desk.database).get(name, 0))
-    keys, done = store.key_history(desk.database, name), store.done_to(desk.database, name)
+    there = open_operators(config_path)
+    there.known(name)
+    if name in there.roster.faults:
+        mend = f"`dispatcher operators set {name} …` changes its settings"
+        raise Refused(f"{name} can't be used: {there.roster.faults[name]}; {mend}")
+    settings = there.roster.members[name].settings()
+    row = _row(there, name, operators_waiting(there.database).get(name, 0))
+    keys, done = key_history(there.database, name), store.done_to(there.database, name)
     if as_json:
         told = [_as_json(one, "since") for one in keys]
         by_hand = [_as_json(one, "at") for one in done]
@@ -125,18 +106,16 @@ def _as_json(row: Mapping[str, Any], at: str) -> dict[str, Any]:
 
 @click.command(name="check")
 @click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=operator_names)
-@config_option
-@json_option
-@guarded
+@scripted
 def check(names: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     """Whether each operator's settings are fit and its servers can be reached; nothing is sent."""
     from dispatcher.cli.check import reach_all
 
-    desk = open_desk(config_path)
-    chosen = [desk.known(name) for name in dict.fromkeys(names)] if names else list(desk.standings)
-    faults = {name: desk.roster.faults[name] for name in chosen if name in desk.roster.faults}
-    operators = [desk.roster.members[name].operator for name in chosen if name not in faults]
-    unreached = asyncio.run(reach_all(operators, desk.config.allow))
+    there = open_operators(config_path)
+    chosen = [there.known(name) for name in dict.fromkeys(names)] if names else list(there.standings)
+    faults = {name: there.roster.faults[name] for name in chosen if name in there.roster.faults}
+    operators = [there.roster.members[name].operator for name in chosen if name not in faults]
+    unreached = asyncio.run(reach_all(operators, there.config.allow))
     if as_json:
         print_json({"ok": not (faults or unreached), "faults": faults, "unreached": [str(one) for one in unreached]})
     else:

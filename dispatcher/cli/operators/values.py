@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from dispatcher.config.operators import Defaults, operator_of
-from dispatcher.errors import Refused
-from dispatcher.settings import Report, Table
+from dispatcher.ground.errors import Refused
+from dispatcher.ground.settings import Report, Table
 
 Keys = tuple[str, ...]
 
@@ -89,9 +89,13 @@ def _ask(path: Keys) -> str:
     try:
         text = sys.stdin.readline().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise Refused(f"{_told(path)}: what came on standard input is not UTF-8 text; nothing was changed") from None
+        raise Refused(
+            f"{_told(path)}: what came on standard input is not UTF-8 text; write it so; nothing was changed"
+        ) from None
     if not text:
-        raise Refused(f"{_told(path)}: no line came for it on standard input; nothing was changed")
+        raise Refused(
+            f"{_told(path)}: no line came for it on standard input; write one for each --secret; nothing was changed"
+        )
     return text
 
 
@@ -106,7 +110,7 @@ def changed(raw: dict[str, Any], given: Sequence[tuple[Keys, Any]], unset: Seque
         below = _table(raw, path, make=False)
         if path[-1] not in below:
             there = ", ".join(map(_told, _leaves([((), raw)]))) or "nothing"
-            raise click.UsageError(f"--unset {name}: that is not set (set are: {there}); nothing was changed")
+            raise click.UsageError(f"--unset {name}: that is not set; set are: {there}; nothing was changed")
         del below[path[-1]]
 
 
@@ -122,6 +126,8 @@ def _table(raw: dict[str, Any], path: Keys, *, make: bool) -> dict[str, Any]:
     for part in path[:-1]:
         below = raw.setdefault(part, {}) if make else raw.get(part, {})
         if not isinstance(below, dict):
-            raise click.UsageError(f"{_told(path)}: {part} is no table; nothing was changed")
+            raise click.UsageError(
+                f"{_told(path)}: {part} is no table; write {part} alone, or what is below a table; nothing was changed"
+            )
         raw = below
     return raw

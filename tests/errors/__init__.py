@@ -1,0 +1,1 @@
+"""docs/errors.md: every message that a person can meet, found in the code itself."""
