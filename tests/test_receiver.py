@@ -17,7 +17,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from dispatcher.cli.receiver import command
+from dispatcher.cli import main
 from dispatcher.ground.clock import HOUR, MILLISECOND
 from dispatcher.ground.crypto import CipherName, CryptoReading
 from dispatcher.ground.errors import Refused, Unfit
@@ -593,7 +593,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("options", "told"), WRONG.items(), ids=list(WRONG))
 def test_wrong_options_end_the_command_with_2_and_a_sentence(configuration: Path, options: str, told: str) -> None:
-    result = CliRunner().invoke(command, ["-c", str(configuration), *options.split()])
+    result = CliRunner().invoke(main, ["receiver", "-c", str(configuration), *options.split()])
     assert result.exit_code == 2
     assert f"Error: {told}" in result.stderr
 
@@ -687,7 +687,7 @@ def test_the_command_ends_with_1_when_nobody_reads_its_lines(configuration: Path
 def test_the_command_ends_with_1_and_a_sentence_when_its_port_is_taken(configuration: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        result = CliRunner().invoke(command, ["-c", str(configuration), "--listen", address])
+        result = CliRunner().invoke(main, ["receiver", "-c", str(configuration), "--listen", address])
     assert result.exit_code == 1
     assert f"Error: can't listen on {address} (address already in use)" in result.stderr
 
@@ -696,5 +696,5 @@ def test_the_command_warns_of_an_operator_who_is_posted_to_elsewhere(configurati
     port = configuration.read_text("utf-8").partition("127.0.0.1:")[2].partition("/")[0]
     with socket.create_server(("127.0.0.1", int(port))):
         # The command stops here, at its port; by then it has warned.
-        result = CliRunner().invoke(command, ["-c", str(configuration)])
+        result = CliRunner().invoke(main, ["receiver", "-c", str(configuration)])
     assert "Warning: the notice_url of beta points elsewhere, to beta.example" in result.stderr

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from dispatcher.cli.receiver import command
+from dispatcher.cli import main
 from dispatcher.ground.clock import MILLISECOND, MINUTE, SECOND
 from dispatcher.ground.errors import Refused, Unfit
 from dispatcher.ground.events import parse_json
@@ -557,7 +557,7 @@ def test_the_command_warns_of_each_url_that_points_elsewhere(configuration: Path
     port = configuration.read_text("utf-8").partition("127.0.0.1:")[2].partition("/")[0]
     with socket.create_server(("127.0.0.1", int(port))):
         # The command stops here, at its port; by then it has warned.
-        result = CliRunner().invoke(command, ["-c", str(configuration)])
+        result = CliRunner().invoke(main, ["receiver", "-c", str(configuration)])
     warnings = [text for text in result.stderr.splitlines() if text.startswith("Warning: ")]
     assert warnings == [
         "Warning: the callback_url of beta points elsewhere, to beta.example;"
@@ -568,6 +568,6 @@ def test_the_command_warns_of_each_url_that_points_elsewhere(configuration: Path
 def test_the_command_can_not_listen_where_a_foreign_callback_is(configuration: Path) -> None:
     text = configuration.read_text("utf-8").replace("http://127.0.0.1", "https://127.0.0.1")
     configuration.write_text(text, "utf-8")
-    result = CliRunner().invoke(command, ["-c", str(configuration), "--operator", "acme"])
+    result = CliRunner().invoke(main, ["receiver", "-c", str(configuration), "--operator", "acme"])
     assert result.exit_code == 2
     assert "Error: the callback_url of acme is not plain http on this machine" in result.stderr
