@@ -2,7 +2,7 @@
 
 from dispatcher.config import Config
 from dispatcher.dispatch import Dispatch, Lane
-from dispatcher.dispatch.lane import REMEMBERED
+from dispatcher.dispatch.lane import REMEMBERED, Change, Turn
 from dispatcher.ground.clock import Clock
 from dispatcher.roster import Member, Roster, differing_members, load, provision
 from dispatcher.seal import Seal
@@ -76,7 +76,7 @@ class Enrolment:
                 lane.take(self._lane(member))
             released = lane.stand(member.standing, self._closings.get(name, ()))
             if released:
-                self._dispatch.let_go(name)
+                self._dispatch.changes.add(Change(name, Turn.RELEASE, self._clock.now()))
             lanes[name] = lane
         self._retired += [lane.transport for name, lane in self._dispatch.lanes.items() if name not in lanes]
         self._tell(roster)

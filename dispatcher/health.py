@@ -31,8 +31,8 @@ class Health:
             faults["database"] = self._dispatch.outage.fault
         if self._dispatch.own_fault is not None:
             faults["network"] = self._dispatch.own_fault
-        if self._dispatch.unnoted is not None:
-            faults["journal"] = self._dispatch.unnoted
+        if self._dispatch.changes.refused is not None:
+            faults["journal"] = self._dispatch.changes.refused
         for name in self._roster().faults:
             faults[f"operator {name}"] = "its settings can't be used; the log says why"
         if not self._rounds.scheduler.running:

@@ -251,7 +251,7 @@ async def test_a_journal_that_the_breaker_cannot_write_ends_no_delivery(tmp_path
         # It is tried again with each round, and told once.
         for _ in range(3):
             at.dispatch.rescue_soon(0)
-            await until(lambda: at.dispatch._rescue_before is None and not at.dispatch._note_again)
+            await until(lambda: at.dispatch._rescue_before is None and at.dispatch.changes.tried)
         assert len(at.told("not_noted")) == 1
 
         # Back in the meantime: its release waits behind the hold, and nothing else does.
@@ -262,12 +262,12 @@ async def test_a_journal_that_the_breaker_cannot_write_ends_no_delivery(tmp_path
         at.clock.move(PROBE)
         at.dispatch.look()
         await until(lambda: {row.status for row in rows(at.database, operator="acme")} == {"delivered"})
-        assert [one.turn for one in at.dispatch._changes] == [Turn.HOLD, Turn.RELEASE]
+        assert [one.turn for one in at.dispatch.changes.waiting] == [Turn.HOLD, Turn.RELEASE]
 
         give_it_back(at, key)
         at.dispatch.rescue_soon(0)
         await until(lambda: len(journal()) == 2)
         await until(lambda: not at.daemon.not_ready())
         assert journal() == [("hold", 0), ("release", PROBE)]
-        assert [one.turn for one in at.dispatch._changes] == []
+        assert [one.turn for one in at.dispatch.changes.waiting] == []
         assert [one for one in audited(at) if one.fault] == []

@@ -2,8 +2,6 @@
 
 Batches at the database, concurrency at the wire: one store thread makes one transaction after the other, each
 settling whatever has finished since the last one and claiming into the places that came free.
-
-Longer than other files, since a delivery's whole way is read in one place.
 """
 
 import asyncio
@@ -13,16 +11,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 
 from dispatcher.dispatch.attempt import Attempts
+from dispatcher.dispatch.changes import Changes
 from dispatcher.dispatch.ended import Ended, Heard, interrupted
-from dispatcher.dispatch.lane import Change, Lane, Turn
+from dispatcher.dispatch.lane import Lane
 from dispatcher.dispatch.outage import Outage
 from dispatcher.dispatch.shares import Wish, shares, slow_share
 from dispatcher.dispatch.thread import store_threads
 from dispatcher.ground.clock import MILLISECOND, SECOND, Clock
-from dispatcher.ground.errors import Refused
 from dispatcher.ground.figures import Figures
 from dispatcher.ground.policy import Claim, Outcome, Reason, Rule, Verb, Verdict
-from dispatcher.store import corridor, operators
+from dispatcher.store import corridor
 from dispatcher.store.corridor import Settlement, Turned
 from dispatcher.store.engine import Database
 from dispatcher.store.workers import Crew
@@ -79,6 +77,7 @@ class Dispatch:
         self._log = log
         self._arm = arm
         self.store, self.beside, self._rests = store_threads(database.place, self.outage)
+        self.changes = Changes(self.store, database, log)
         # By id and token, from the claim until it is settled: the attempt, which may have ended already.
         self._held: dict[tuple[int, int], asyncio.Task[None]] = {}
         self.in_flight = 0
@@ -92,10 +91,6 @@ class Dispatch:
         # Those with whom this worker shares the operators' places.
         self.crew = Crew()
         self._unknown: set[str] = set()
-        # What the breakers did and the database does not have yet, in order; why it does not take it, where it refuses.
-        self._changes: list[Change] = []
-        self.unnoted: str | None = None
-        self._note_again = False
 
     def look(self) -> None:
         """Something may be due: look at the store soon."""
@@ -122,10 +117,6 @@ class Dispatch:
         if crew != self.crew:
             self.crew = crew
             self.look()
-
-    def let_go(self, name: str) -> None:
-        """The operator is held, and has no breaker any more."""
-        self._changes.append(Change(name, Turn.RELEASE, self._clock.now()))
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what is in flight has ended and is settled."""
@@ -156,8 +147,9 @@ class Dispatch:
         if self._rescue_before is not None:
             before, self._rescue_before = self._rescue_before, None
             await self.rescue(before)
-            self._note_again = True
-        await self._record_all()
+            self.changes.try_again()
+        if await self.changes.write(self.lanes):
+            self._look = True
         for name in self._fed:
             lane = self.lanes.get(name)
             if lane is None or lane.rests(self._clock.now()):
@@ -168,7 +160,7 @@ class Dispatch:
         if self._unsure or (self._look and not self._stopping):
             self._look = False
             await self._survey()
-            if self._changes and self.unnoted is None:
+            if self.changes.due:
                 # They are written first, and known when the next claims are made.
                 return True
         done, self._done = self._done, []
@@ -223,39 +215,6 @@ class Dispatch:
                     self._arm(lane.rest_until)
             else:
                 self._arm(max(due_at, now + GATHER))
-
-    async def _record_all(self) -> None:
-        """What is refused, since the journal can't be sealed, ends no delivery: it stands in its lane, and waits here.
-
-        With it waits what came after it, so that the order stays. If the power goes, the next start finds out anew.
-        """
-        if self.unnoted is not None and not self._note_again:
-            return
-        self._note_again = False
-        while self._changes:
-            change = self._changes[0]
-            try:
-                await self._record(change)
-            except Refused as refused:
-                if self.unnoted != str(refused):
-                    told = {"operator": change.operator, "verb": change.turn.value, "error": str(refused)}
-                    self._log.error("not_noted", **told, mend="mend that and restart this worker; deliveries go on")
-                self.unnoted = str(refused)
-                return
-            self._changes.pop(0)
-        self.unnoted = None
-
-    async def _record(self, change: Change) -> None:
-        """The breaker held an operator or let it go: the database has it too, for everybody and for our next start."""
-        name, turn, at = change
-        write = operators.stop if turn is Turn.HOLD else operators.start
-        changed = await self.store(write, self._database, name, "held_at", (turn.value, "breaker", None), at)
-        lane = self.lanes.get(name)
-        if lane is not None:
-            lane.wrote(change)
-        if changed:
-            self._log.warning("operator_held" if turn is Turn.HOLD else "operator_released", operator=name)
-        self._look = True
 
     def _tell_unknown(self, name: str) -> None:
         if name not in self._unknown:
@@ -359,7 +318,7 @@ class Dispatch:
         if lane.cut_off or outcome.http_status is not None:
             self.own_fault = outcome.detail if lane.cut_off else None
         if change is not None:
-            self._changes.append(change)
+            self.changes.add(change)
         if lane.rests(outcome.ended_at):
             self._arm(lane.rest_until)
 

@@ -8,11 +8,11 @@ of salt in it, or comes from 256 random ones.
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Table, select
 
 from dispatcher.ground.account import Account
 from dispatcher.ground.apikey import ApiKey
@@ -26,7 +26,7 @@ _PAGE = 1_000
 # Names in a sentence; there may be thousands.
 _NAMED = 10
 
-_k, _a, _j = api_keys.c, accounts.c, journal.c
+_j = journal.c
 _ENTRY = [_j.n, _j.at, _j.verb, _j.key, _j.note]
 
 
@@ -78,6 +78,11 @@ class _Key:
     made_at: int
     revoked_at: int | None = None
 
+    @property
+    def unmarked(self) -> bool:
+        """Whether one that opens something may have been exchanged."""
+        return self.mark is None and self.revoked_at is None
+
 
 @dataclass(slots=True)
 class _Account:
@@ -90,6 +95,11 @@ class _Account:
     changed_at: int
     disabled_at: int | None = None
 
+    @property
+    def unmarked(self) -> bool:
+        """Whether its password may have been exchanged; one that is disabled can be enabled again."""
+        return self.mark is None
+
 
 def held_against(connection: Connection, seen: Seen) -> Iterator[Finding]:
     """Every key and account has its entries, says what they say, and none is missing that they tell of."""
@@ -100,8 +110,8 @@ def held_against(connection: Connection, seen: Seen) -> Iterator[Finding]:
             _read_account(people, entry)
         else:
             _read_key(keys, entry)
-    yield from _keys(connection, keys, seen)
-    yield from _accounts(connection, people, seen)
+    yield from _compared(connection, _KEYS, keys, seen)
+    yield from _compared(connection, _ACCOUNTS, people, seen)
 
 
 def _entries(connection: Connection) -> Iterator[Row[Any]]:
@@ -139,23 +149,38 @@ def _read_account(people: dict[str, _Account], entry: Row[Any]) -> None:
         known.disabled_at = entry.at if changed[3] == "disabled" else None
 
 
-def _keys(connection: Connection, noted: dict[str, _Key], seen: Seen) -> Iterator[Finding]:
-    unmarked = []
-    for row in connection.execute(select(api_keys).order_by(_k.name)):
-        seen.rows[Check.API_KEYS] += 1
-        known = noted.pop(row.name, None)
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """How one table is held against the journal."""
+
+    check: Check
+    table: Table
+    what: str
+    differs: Callable[[Row[Any], Any], Iterator[str]]
+    mend: str
+
+
+def _compared(
+    connection: Connection, book: _Book, noted: Mapping[str, _Key | _Account], seen: Seen
+) -> Iterator[Finding]:
+    """Row by row; then what is noted and not there, and whose proof nobody noted."""
+    missing, unmarked = set(noted), []
+    for row in connection.execute(select(book.table).order_by(book.table.c.name)):
+        seen.rows[book.check] += 1
+        known = noted.get(row.name)
         if known is None:
-            yield Finding(Check.API_KEYS, f"{row.name}: the journal has nobody who made this key")
+            yield Finding(book.check, f"{row.name}: the journal has nobody who made this {book.what}")
             continue
-        if known.mark is None and known.revoked_at is None:
+        missing.discard(row.name)
+        if known.unmarked:
             unmarked.append(row.name)
-        for told in _key_differs(row, known):
-            yield Finding(Check.API_KEYS, f"{row.name}: {told}")
+        for told in book.differs(row, known):
+            yield Finding(book.check, f"{row.name}: {told}")
     for name in noted:
-        yield Finding(Check.API_KEYS, f"{name}: the journal says that this key was made, and it is not there")
+        if name in missing:
+            yield Finding(book.check, f"{name}: the journal says that this {book.what} was made, and it is not there")
     if unmarked:
-        mend = "revoke them, and make others"
-        yield Finding(Check.API_KEYS, f"{_without_mark(unmarked)}; {mend}", fault=False)
+        yield Finding(book.check, f"{_without_mark(unmarked)}; {book.mend}", fault=False)
 
 
 def _key_differs(row: Row[Any], known: _Key) -> Iterator[str]:
@@ -168,24 +193,6 @@ def _key_differs(row: Row[Any], known: _Key) -> Iterator[str]:
         yield "it was made at another time than the journal says"
     if row.revoked_at != known.revoked_at:
         yield from _ended(row.revoked_at, known.revoked_at, "revoked")
-
-
-def _accounts(connection: Connection, noted: dict[str, _Account], seen: Seen) -> Iterator[Finding]:
-    unmarked = []
-    for row in connection.execute(select(accounts).order_by(_a.name)):
-        seen.rows[Check.ACCOUNTS] += 1
-        known = noted.pop(row.name, None)
-        if known is None:
-            yield Finding(Check.ACCOUNTS, f"{row.name}: the journal has nobody who made this account")
-            continue
-        if known.mark is None:
-            unmarked.append(row.name)
-        for told in _account_differs(row, known):
-            yield Finding(Check.ACCOUNTS, f"{row.name}: {told}")
-    for name in noted:
-        yield Finding(Check.ACCOUNTS, f"{name}: the journal says that this account was made, and it is not there")
-    if unmarked:
-        yield Finding(Check.ACCOUNTS, f"{_without_mark(unmarked)}; give them a new one", fault=False)
 
 
 def _account_differs(row: Row[Any], known: _Account) -> Iterator[str]:
@@ -207,6 +214,10 @@ def _ended(there: int | None, noted: int | None, did: str) -> Iterator[str]:
         yield f"it is {did}, and the journal has nobody who did that"
     else:
         yield f"it was {did} at another time than the journal says"
+
+
+_KEYS = _Book(Check.API_KEYS, api_keys, "key", _key_differs, "revoke them, and make others")
+_ACCOUNTS = _Book(Check.ACCOUNTS, accounts, "account", _account_differs, "give them a new one")
 
 
 def _bound(role: str, operator: str | None) -> str:
