@@ -30,7 +30,7 @@ from dispatcher.web.problem import Kind
 from tests import nursery
 from tests.nursery import COMMAND
 from tests.stores import PostgreSQL
-from tests.story import ServerStory, Story, free_port, orders, until
+from tests.story import NO_TLS, ServerStory, Story, free_port, orders, until
 from tests.test_notifications_story import Chat, chatting
 
 ROOT = Path(__file__).parent.parent
@@ -256,7 +256,7 @@ def curled(command: str, folder: Path, **variables: str) -> httpx.Response:
             case _:
                 assert word.startswith("http"), word
                 url = word
-    return httpx.request(method, url, headers=headers, content=content, trust_env=False, timeout=60)
+    return httpx.request(method, url, headers=headers, content=content, verify=NO_TLS, trust_env=False, timeout=60)
 
 
 def test_the_apis_commands_do_what_its_page_says(tmp_path: Path) -> None:
@@ -354,7 +354,8 @@ def shell(block: str) -> list[str]:
 def times(receiver: str) -> dict[str, int]:
     """How often the demo operator got each order."""
     return {
-        row["order_no"]: row["times"] for row in httpx.get(f"{receiver}/received", trust_env=False, timeout=60).json()
+        row["order_no"]: row["times"]
+        for row in httpx.get(f"{receiver}/received", verify=NO_TLS, trust_env=False, timeout=60).json()
     }
 
 

@@ -24,7 +24,7 @@ from dispatcher.kit.stand_in import PLAYERS_TOKEN, StandIn
 from dispatcher.kit.vectors import Made, Sender, decoded, encoded
 from tests.ground import notice, settle_event
 from tests.kits import TOOLS, URL, Reading, built, checked, covering, need, self_check, serving, write_kit
-from tests.story import Story, until
+from tests.story import NO_TLS, Story, until
 
 ALL = pytest.mark.parametrize("language", TOOLS)
 # Their receivers are not compiled: a self-check costs next to nothing.
@@ -275,7 +275,9 @@ def _beset(story: Story, desk: Desk) -> None:
 
     def post(one: Made) -> httpx.Response:
         url = f"http://{desk.listen}/Demo/notice"
-        return httpx.post(url, headers=one.headers, content=one.body.encode(), trust_env=False, timeout=60)
+        return httpx.post(
+            url, headers=one.headers, content=one.body.encode(), verify=NO_TLS, trust_env=False, timeout=60
+        )
 
     wrong = made._replace(headers=made.headers | {"authorization": "Bearer another"})
     assert post(wrong).status_code == 401, told(desk)
@@ -320,7 +322,9 @@ def _after_a_cut(story: Story, desk: Desk) -> None:
             event = {key: value for key, value in notice(order_no=order).items() if key not in ("operator", "type")}
             made = sender.make("notice", event, now=now)
             url = f"http://{desk.listen}/Demo/notice"
-            answer = httpx.post(url, headers=made.headers, content=made.body.encode(), trust_env=False, timeout=60)
+            answer = httpx.post(
+                url, headers=made.headers, content=made.body.encode(), verify=NO_TLS, trust_env=False, timeout=60
+            )
             assert answer.status_code == 200, told(desk)
             assert len(desk.books()) == len(before) + 1, told(desk)
 

@@ -36,7 +36,7 @@ from dispatcher.wire.failures import DnsFailure, LocalFault
 from tests import hostile
 from tests.authority import Authority
 from tests.ground import IV, KEY, NOW, claim, line, notice, outcome, parse_event, settle_event
-from tests.story import Story, orders, toml, until
+from tests.story import NO_TLS, Story, orders, toml, until
 from tests.workshop import Bench, MovedClock, opened
 
 pytestmark = pytest.mark.anyio
@@ -834,7 +834,7 @@ def delivered(story: Story, receiver: Any) -> None:
     with story.running() as daemon:
         story.enqueue(events)
         until(lambda: story.all_are("delivered"), told=daemon.text)
-    booked = httpx.get(f"{receiver.url}/received", trust_env=False, timeout=60).json()
+    booked = httpx.get(f"{receiver.url}/received", verify=NO_TLS, trust_env=False, timeout=60).json()
     assert sorted(one.get("order_no") or one["txId"] for one in booked) == sorted(
         str(event.get("order_no") or event["txId"]) for event in events
     )
@@ -864,7 +864,10 @@ def test_the_demo_operator_gives_a_running_daemon_its_tokens_and_takes_no_others
     story.set(auth="oauth2", oauth=grant, callback_url=f"{address(story)}/wallet")
     with story.receiving() as receiver:
         delivered(story, receiver)
-        assert httpx.post(f"{receiver.url}/wallet/settle", json={}, trust_env=False, timeout=60).status_code == 401
+        assert (
+            httpx.post(f"{receiver.url}/wallet/settle", json={}, verify=NO_TLS, trust_env=False, timeout=60).status_code
+            == 401
+        )
 
 
 def test_the_demo_operator_verifies_the_headers_and_signatures_of_a_running_daemon(story: Story) -> None:

@@ -20,7 +20,7 @@ from dispatcher.store.acceptance import Fate
 from dispatcher.store.engine import Database, open_database
 from tests import nursery
 from tests.served import served
-from tests.story import Daemon, Story, orders, until
+from tests.story import NO_TLS, Daemon, Story, orders, until
 from tests.stuck import LOOP_HANGS_SECONDS
 from tests.workshop import configuration, event, kept_log
 
@@ -99,7 +99,7 @@ def test_a_loop_that_hangs_answers_nobody_until_it_goes_on(story: Story) -> None
 
 def answered(daemon: Daemon) -> bool:
     try:
-        return httpx.get(f"{daemon.web}/healthz", trust_env=False, timeout=0.5).status_code == 200
+        return httpx.get(f"{daemon.web}/healthz", verify=NO_TLS, trust_env=False, timeout=0.5).status_code == 200
     except httpx.TimeoutException:
         return False
 

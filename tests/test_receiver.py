@@ -30,7 +30,7 @@ from dispatcher.receiver import Faults, Receiver, Seen, serve
 from dispatcher.seal import Seal
 from tests import nursery
 from tests.ground import IV, KEY, NOW, claim, config_with, line, notice, operator, read_fields
-from tests.story import free_port
+from tests.story import NO_TLS, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -642,7 +642,7 @@ def running(configuration: Path, *options: str) -> Iterator[tuple[subprocess.Pop
 
 
 def ask(url: str, body: bytes) -> httpx.Response:
-    return httpx.post(url + PATH, content=body, headers=BEARER, trust_env=False, timeout=60)
+    return httpx.post(url + PATH, content=body, headers=BEARER, verify=NO_TLS, trust_env=False, timeout=60)
 
 
 def test_the_command_listens_where_its_operator_is_and_ends_with_0_while_a_caller_hangs(configuration: Path) -> None:

@@ -28,7 +28,7 @@ from dispatcher.protocols.credentials import minted_token, signature_headers
 from dispatcher.receiver import Faults, Receiver, Seen, serve
 from dispatcher.seal import Seal
 from tests.ground import KEY, NOW, claim, config_with, line, operator, read_fields, settle_event
-from tests.story import free_port
+from tests.story import NO_TLS, free_port
 from tests.test_receiver import BEARER, letter, running
 
 pytestmark = pytest.mark.anyio
@@ -549,7 +549,9 @@ def test_the_command_listens_where_settles_are_posted_to_and_names_them(configur
             (body(), "acme tx-0001: 200, booked\n"),
             (body(odds='"2.0"'), "acme tx-0001: 200 1016\n"),
         ):
-            assert httpx.post(url + PATH, content=content, trust_env=False, timeout=60).status_code == 200
+            assert (
+                httpx.post(url + PATH, content=content, verify=NO_TLS, trust_env=False, timeout=60).status_code == 200
+            )
             assert process.stderr.readline() == told
 
 
