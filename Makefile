@@ -33,11 +33,11 @@ test: $(VENV)/.dev
 	$(MAKE) --no-print-directory --jobs 2 check suite
 
 suite: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 4
 
 # The same tests in an order by chance; each run tells its seed, and `make shuffled SEED=…` has that order again.
 shuffled: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3 -p randomly --randomly-dont-reset-seed $(if $(SEED),--randomly-seed=$(SEED))
+	$(BIN)/python -m pytest -n 4 -p randomly --randomly-dont-reset-seed $(if $(SEED),--randomly-seed=$(SEED))
 
 # The same tests with many more examples, and larger files.
 long: $(VENV)/.dev

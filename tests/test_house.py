@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -29,6 +30,10 @@ MEANT = {
 }
 
 
+# Few of them change between two looks.
+parsed = cache(ast.parse)
+
+
 def modules() -> dict[str, str]:
     """The text of each file by its dotted name; revisions of the schema are written once and left."""
     files = [path for path in (ROOT / "dispatcher").rglob("*.py") if "versions" not in path.parts]
@@ -52,7 +57,7 @@ def circle(sources: Mapping[str, str]) -> list[str]:
     needs: dict[str, set[str]] = {}
     packages = {name for name in sources if any(other.startswith(f"{name}.") for other in sources)}
     for name, text in sources.items():
-        found = {dotted for _, dotted in imported(name, name in packages, ast.parse(text))}
+        found = {dotted for _, dotted in imported(name, name in packages, parsed(text))}
         # `from a import b` is a file, or what stands in one.
         own = {one if one in sources else one.rpartition(".")[0] for one in found}
         needs[name] = {one for one in own if one in sources and one != name}

@@ -49,7 +49,7 @@ RATE = Faults(fail_rate=0.5, seed=7)
 async def playing(*played: Operator, **options: Any) -> AsyncIterator[tuple[Receiver, httpx.AsyncClient]]:
     async with (
         serve(played or [operator()], **options) as receiver,
-        httpx.AsyncClient(base_url=receiver.url, timeout=60, trust_env=False) as client,
+        httpx.AsyncClient(base_url=receiver.url, timeout=60, verify=NO_TLS, trust_env=False) as client,
     ):
         yield receiver, client
 

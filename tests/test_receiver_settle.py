@@ -70,7 +70,7 @@ def acme(auth: Auth = Auth.NONE, **changes: Any) -> Operator:
 async def playing(*played: Operator, **options: Any) -> AsyncIterator[tuple[Receiver, httpx.AsyncClient]]:
     async with (
         serve(played or [acme()], **{"clock": Clock(), **options}) as receiver,
-        httpx.AsyncClient(base_url=receiver.url, timeout=60, trust_env=False) as client,
+        httpx.AsyncClient(base_url=receiver.url, timeout=60, verify=NO_TLS, trust_env=False) as client,
     ):
         yield receiver, client
 
