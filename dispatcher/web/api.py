@@ -28,9 +28,9 @@ from dispatcher.ground.operator import Operator
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log
 from dispatcher.tracing import Traces
-from dispatcher.web.deliveries import Counter
+from dispatcher.web.deliveries import Deliveries
 from dispatcher.web.doorman import Doorman
-from dispatcher.web.events import Door
+from dispatcher.web.events import Events
 from dispatcher.web.openapi import document
 from dispatcher.web.problem import Kind, Problem, passing
 from dispatcher.web.replays import Jobs
@@ -78,15 +78,15 @@ class Api:
         self.doorman = Doorman(database, asyncio.to_thread, clock, web.rate, ticks)
         self._threads = ThreadPoolExecutor(LOOKERS, thread_name_prefix="web")
         self._looking = 0
-        door = Door(self.committer, operators, lock, self.figures, traces)
-        counter, jobs = Counter(database, clock, self.ask), Jobs(database, clock, self.ask)
+        events = Events(self.committer, operators, lock, self.figures, traces)
+        deliveries, jobs = Deliveries(database, clock, self.ask), Jobs(database, clock, self.ask)
         self.ways = (
-            Way("POST", "/v1/events", "enqueue", Scope.ENQUEUE, door.one),
-            Way("POST", "/v1/events/batch", "enqueueBatch", Scope.ENQUEUE, door.many),
-            Way("GET", "/v1/deliveries", "listDeliveries", Scope.READ, counter.list),
-            Way("GET", "/v1/deliveries/{id}", "showDelivery", Scope.READ, counter.show),
-            Way("POST", "/v1/deliveries/{id}/replay", "replayDelivery", Scope.ADMIN, counter.replay),
-            Way("POST", "/v1/deliveries/{id}/resolve", "resolveDelivery", Scope.ADMIN, counter.resolve),
+            Way("POST", "/v1/events", "enqueue", Scope.ENQUEUE, events.one),
+            Way("POST", "/v1/events/batch", "enqueueBatch", Scope.ENQUEUE, events.many),
+            Way("GET", "/v1/deliveries", "listDeliveries", Scope.READ, deliveries.list),
+            Way("GET", "/v1/deliveries/{id}", "showDelivery", Scope.READ, deliveries.show),
+            Way("POST", "/v1/deliveries/{id}/replay", "replayDelivery", Scope.ADMIN, deliveries.replay),
+            Way("POST", "/v1/deliveries/{id}/resolve", "resolveDelivery", Scope.ADMIN, deliveries.resolve),
             Way("POST", "/v1/replays", "makeReplay", Scope.ADMIN, jobs.make),
             Way("GET", "/v1/replays", "listReplays", Scope.READ, jobs.list),
             Way("GET", "/v1/replays/{id}", "showReplay", Scope.READ, jobs.show),

@@ -42,7 +42,7 @@ RESOLUTION = (Field("note", note),)
 _MOST_NOTE_BYTES = 16 * 1024
 
 
-class Counter(NamedTuple):
+class Deliveries(NamedTuple):
     """Where deliveries are looked up. `ask` runs a function of the store on another thread."""
 
     database: Database

@@ -32,7 +32,7 @@ _SLICE = 100
 _STATUS = {Fate.ACCEPTED: 202, Fate.DUPLICATE: 200}
 
 
-class Door:
+class Events:
     """Where events come in. `operators` gives those in force at the moment."""
 
     def __init__(
