@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 
 from dispatcher.ground.errors import StoreUnavailable
-from dispatcher.store.bell import Bell
+from dispatcher.store.databases.bell import Bell
 from dispatcher.telemetry import Log
 
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)

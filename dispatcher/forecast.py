@@ -11,8 +11,8 @@ from typing import NamedTuple
 from dispatcher.ground.clock import HOUR, MINUTE
 from dispatcher.ground.operator import Operator
 from dispatcher.ground.schedule import Schedule
+from dispatcher.store.counts.waiting import Run
 from dispatcher.store.operators import Doors, Standing
-from dispatcher.store.waiting import Run
 
 # How much longer an outage may last (µs), unless somebody asks for something else.
 OUTAGES = (0, 10 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR)

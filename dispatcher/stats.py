@@ -9,8 +9,8 @@ from typing import NamedTuple, Self
 
 from dispatcher.ground.clock import HOUR, MINUTE, SECOND, iso
 from dispatcher.store import minutes, operators
+from dispatcher.store.counts.loads import Load, loads_of
 from dispatcher.store.engine import Database
-from dispatcher.store.loads import Load, loads_of
 from dispatcher.store.minutes import Minute
 from dispatcher.store.operators import Standing
 

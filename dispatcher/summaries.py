@@ -16,9 +16,9 @@ from dispatcher.ground.operator import SUMMARY, Notification, Operator, Tell
 from dispatcher.ground.policy import Status
 from dispatcher.protocols import PROTOCOLS, summary
 from dispatcher.store.acceptance import Fate, accept
+from dispatcher.store.counts.toll import Toll, declared_at, oldest, tolls
 from dispatcher.store.engine import Database
 from dispatcher.store.search import Filter, find
-from dispatcher.store.toll import Toll, declared_at, oldest, tolls
 from dispatcher.telemetry import Log
 
 ROUND_SECONDS = 1.0

@@ -20,15 +20,15 @@ from dispatcher.ground.policy import Reason
 from dispatcher.roster import relock
 from dispatcher.seal.vault import MasterKey, Vault
 from dispatcher.store import ledger, operators
-from dispatcher.store.audit import audit
-from dispatcher.store.copy import copy, open_side
 from dispatcher.store.engine import Database, open_database, reach
-from dispatcher.store.findings import Finding, Scope, Seen
 from dispatcher.store.journal import Entry, Noted, append, begin, digest, read_head
 from dispatcher.store.migrate import migrate, upgrade
+from dispatcher.store.moving.copy import copy, open_side
 from dispatcher.store.notary import Notary
 from dispatcher.store.operators import Declared, declare
-from dispatcher.store.proofs import Check
+from dispatcher.store.proof.audit import audit
+from dispatcher.store.proof.findings import Finding, Scope, Seen
+from dispatcher.store.proof.proofs import Check
 from dispatcher.store.retention import sweep
 from dispatcher.store.schema import journal
 from tests.ground import NOW
@@ -389,7 +389,7 @@ def test_seals_that_are_taken_off_the_first_entries_are_found(story: Database) -
 
 def test_page_by_page_the_same_is_found(story: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatcher.store.journal._PAGE", 2)
-    monkeypatch.setattr("dispatcher.store.walk.PAGE", 2)
+    monkeypatch.setattr("dispatcher.store.proof.walk.PAGE", 2)
     found, seen = audited(story)
     assert found == []
     assert (seen.rows[Check.JOURNAL], seen.statuses.total(), seen.absent) == (8, 9, 0)

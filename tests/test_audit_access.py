@@ -9,12 +9,12 @@ from sqlalchemy import insert
 from dispatcher.ground.account import Account, Role
 from dispatcher.ground.apikey import ApiKey, Scope
 from dispatcher.ground.clock import HOUR
-from dispatcher.store.access import mark
 from dispatcher.store.accounts import change_account, create_account
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import Entry, append
 from dispatcher.store.keys import create_key, revoke_key
-from dispatcher.store.proofs import Check
+from dispatcher.store.proof.access import mark
+from dispatcher.store.proof.proofs import Check
 from dispatcher.store.schema import accounts, api_keys
 from tests.ground import NOW
 from tests.test_audit import Office, altered, audited, chain
@@ -228,7 +228,7 @@ def test_of_very_many_without_a_mark_ten_are_named(database: Database) -> None:
 
 
 def test_page_by_page_the_same_is_found(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.store.access._PAGE", 2)
+    monkeypatch.setattr("dispatcher.store.proof.access._PAGE", 2)
     told(database)
     assert audited(database)[0] == []
     assert len(altered(database, "UPDATE accounts SET changed_at = 5")) == 3

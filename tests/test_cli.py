@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from dispatcher.cli import main
-from dispatcher.store import sqlite
+from dispatcher.store.databases import sqlite
 from dispatcher.store.engine import reach
 from dispatcher.store.schema import REVISION
 from tests import nursery

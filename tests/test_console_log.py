@@ -36,7 +36,8 @@ from dispatcher.ground.errors import Unfit
 from dispatcher.ground.operator import Auth, Signing
 from dispatcher.ground.policy import Status
 from dispatcher.ground.secret import Secret
-from dispatcher.store import ledger, through
+from dispatcher.store import ledger
+from dispatcher.store.counts import through
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Filter
 from dispatcher.store.operators import stop

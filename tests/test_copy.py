@@ -20,17 +20,18 @@ from dispatcher.ground.clock import MINUTE
 from dispatcher.ground.errors import Refused
 from dispatcher.ground.place import Place, Server
 from dispatcher.ground.policy import Reason
-from dispatcher.store import copy as procedure
-from dispatcher.store import ledger, operators, quiet, replays, transfer, workers
+from dispatcher.store import ledger, operators, replays, workers
 from dispatcher.store.acceptance import Fate
 from dispatcher.store.accounts import create_account
-from dispatcher.store.copy import Copied, Different, abandon, copy, open_side
 from dispatcher.store.engine import open_database
 from dispatcher.store.keys import create_key
-from dispatcher.store.mark import passing
+from dispatcher.store.moving import copy as procedure
+from dispatcher.store.moving import quiet, transfer
+from dispatcher.store.moving.copy import Copied, Different, abandon, copy, open_side
+from dispatcher.store.moving.mark import passing
+from dispatcher.store.moving.tally import by_table
 from dispatcher.store.operators import Declared, declare
 from dispatcher.store.schema import deliveries, metadata
-from dispatcher.store.tally import by_table
 from tests import nursery
 from tests.desk import Desk
 from tests.ground import NOW
@@ -181,7 +182,7 @@ import os, signal, sys
 from pathlib import Path
 from dispatcher.ground.place import Server
 from dispatcher.ground.secret import Secret
-from dispatcher.store import copy, transfer
+from dispatcher.store.moving import copy, transfer
 places = [Server(Secret(one), shown) if one != shown else Path(one) for one, shown in map(str.split, sys.argv[3:])]
 transfer.PAGE = copy.PAGE = 7
 step, count = getattr(copy, sys.argv[1]), int(sys.argv[2])

@@ -30,9 +30,10 @@ from dispatcher.dispatch.outage import Outage
 from dispatcher.ground.clock import WallClock
 from dispatcher.ground.errors import StoreUnavailable
 from dispatcher.ground.place import Place, Server
-from dispatcher.store import acceptance, corridor, silence, torn
+from dispatcher.store import acceptance, corridor
+from dispatcher.store.databases import silence, torn
+from dispatcher.store.databases.silence import Limit
 from dispatcher.store.engine import open_database
-from dispatcher.store.silence import Limit
 from tests import nursery
 from tests.proxy import Cut, Proxy
 from tests.stores import PostgreSQL, Standby, open_folder, started
@@ -600,7 +601,7 @@ def test_a_lock_on_a_file_that_another_process_is_making_is_waited_for(
         with pytest.raises(StoreUnavailable, match="database is locked; another process writes to it"):
             open_database(file, patience=0.05)
         lets_go = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: other.execute("ROLLBACK"))
-        monkeypatch.setattr("dispatcher.store.sqlite.time", lets_go)
+        monkeypatch.setattr("dispatcher.store.databases.sqlite.time", lets_go)
         open_database(file, patience=60).close()
 
 

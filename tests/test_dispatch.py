@@ -326,7 +326,7 @@ async def test_who_waits_for_a_file_looks_again_within_a_millisecond(
         if len(waited) == 20:
             other.execute("COMMIT")
 
-    monkeypatch.setattr("dispatcher.store.sqlite.time.sleep", sleep)
+    monkeypatch.setattr("dispatcher.store.databases.sqlite.time.sleep", sleep)
     with database.writing():
         assert len(waited) == 20
         assert max(waited) <= 0.001

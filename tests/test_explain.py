@@ -15,9 +15,9 @@ from dispatcher.ground.clock import HOUR, MINUTE, SECOND, iso
 from dispatcher.ground.lang import LANGUAGES
 from dispatcher.ground.policy import Reason, Rule, Status, Trigger
 from dispatcher.ground.schedule import Delays, Interval
+from dispatcher.store.counts.waiting import Run
 from dispatcher.store.ledger import Row
 from dispatcher.store.operators import Standing
-from dispatcher.store.waiting import Run
 from tests.ground import NOW, notice, operator, settle_event
 from tests.story import Story as Desk
 from tests.story import leaks

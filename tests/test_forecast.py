@@ -13,10 +13,11 @@ from dispatcher.ground.lang import LANGUAGES
 from dispatcher.ground.operator import Breaker
 from dispatcher.ground.policy import Reason, Verb, judge
 from dispatcher.ground.schedule import Delays, Interval, Schedule
-from dispatcher.store import corridor, waiting
+from dispatcher.store import corridor
+from dispatcher.store.counts import waiting
+from dispatcher.store.counts.waiting import Run
 from dispatcher.store.engine import Database
 from dispatcher.store.operators import Doors, Standing
-from dispatcher.store.waiting import Run
 from tests.ground import NOW, claim, operator, outcome
 from tests.workshop import accept, failed, settle, take
 

@@ -4,10 +4,10 @@ import pytest
 
 from dispatcher.ground.clock import DAY, HOUR, MINUTE
 from dispatcher.ground.policy import Reason
-from dispatcher.store import glance as glance_
 from dispatcher.store import workers
+from dispatcher.store.counts import glance as glance_
+from dispatcher.store.counts.glance import Glance, Heap, Queue, glance
 from dispatcher.store.engine import Database
-from dispatcher.store.glance import Glance, Heap, Queue, glance
 from tests.ground import NOW
 from tests.plans import asked, plan, read
 from tests.workshop import accept, failed, settle, take

@@ -76,11 +76,22 @@ def test_no_files_import_each_other() -> None:
     assert circle(modules()) == []
 
 
+def unnamed(sources: Mapping[str, str], room: str) -> list[str]:
+    """Those files and folders right within this folder that its first lines don't name; nor do those of the folders."""
+    below = {name.removeprefix(f"{room}.").partition(".")[0] for name in sources if name.startswith(f"{room}.")}
+    named = re.findall(r"`(\w+)`", ast.get_docstring(parsed(sources[room])) or "")
+    inner = {f"{room}.{one}" for one in below - {"migrations"} if any(f"{room}.{one}." in name for name in sources)}
+    missing = [f"{room}.{one}" for one in below - set(named) - {"migrations"}]
+    return sorted(missing + [name for one in inner for name in unnamed(sources, one)])
+
+
 def test_the_stores_map_names_every_file_of_it() -> None:
-    sources = modules()
-    there = {name.removeprefix("dispatcher.store.") for name in sources if name.startswith("dispatcher.store.")}
-    named = re.findall(r"`(\w+)`", ast.get_docstring(ast.parse(sources["dispatcher.store"])) or "")
-    assert {name for name in there if not name.startswith("migrations")} <= set(named)
+    assert unnamed(modules(), "dispatcher.store") == []
+
+
+def test_a_planted_file_that_no_map_names_is_found() -> None:
+    planted = ["dispatcher.store.more", "dispatcher.store.counts.more"]
+    assert unnamed({**modules(), **dict.fromkeys(planted, "")}, "dispatcher.store") == sorted(planted)
 
 
 def hurried(text: str) -> Iterator[str]:

@@ -21,11 +21,11 @@ from dispatcher.ground.errors import Refused
 from dispatcher.roster import key_file, relock
 from dispatcher.seal.vault import MasterKey, Vault, read_or_make_key_file
 from dispatcher.store import ledger, operators
-from dispatcher.store.audit import audit
 from dispatcher.store.engine import Database, open_database
-from dispatcher.store.findings import Finding, Scope, Seen
 from dispatcher.store.journal import Chain, read_head
 from dispatcher.store.notary import Notary
+from dispatcher.store.proof.audit import audit
+from dispatcher.store.proof.findings import Finding, Scope, Seen
 from tests import nursery
 from tests.ground import NOW
 from tests.stores import STORES, open_store

@@ -17,9 +17,9 @@ from dispatcher.ground.clock import DAY, MINUTE
 from dispatcher.ground.errors import Refused, StoreUnavailable
 from dispatcher.ground.policy import Reason
 from dispatcher.store import replays
-from dispatcher.store.access import mark
 from dispatcher.store.engine import Database
 from dispatcher.store.keys import all_keys, create_key, note_use, revoke_key
+from dispatcher.store.proof.access import mark
 from dispatcher.store.replays import Which
 from dispatcher.store.schema import api_keys, journal
 from dispatcher.web import doorman

@@ -27,7 +27,7 @@ from dispatcher.ground.schedule import Delays
 from dispatcher.store import acceptance, corridor, ledger, statements
 from dispatcher.store.acceptance import Fate
 from dispatcher.store.corridor import Adopted, Settlement
-from dispatcher.store.dialect import Spelled
+from dispatcher.store.databases.dialect import Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.line import _ADVANCE, behind_another, insert_in_line
 from dispatcher.store.schema import deliveries

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from dispatcher.ground.errors import Refused, StoreUnavailable
+from dispatcher.store.databases.sqlite import WorkerLock
 from dispatcher.store.engine import open_database
-from dispatcher.store.sqlite import WorkerLock
 from tests.ground import ACME, config_with, faults_of
 from tests.workshop import Bench, configuration
 

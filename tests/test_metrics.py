@@ -21,8 +21,9 @@ from dispatcher.ground.figures import Figures
 from dispatcher.ground.policy import Reason, Verb, Verdict
 from dispatcher.metrics import Exposition, State, Work, exposition, families
 from dispatcher.protocols import PROTOCOLS
-from dispatcher.store import backlog, operators, workers
-from dispatcher.store.backlog import Backlog, Workload, workload
+from dispatcher.store import operators, workers
+from dispatcher.store.counts import backlog
+from dispatcher.store.counts.backlog import Backlog, Workload, workload
 from dispatcher.store.engine import Database
 from dispatcher.web import application, metrics_route
 from tests.ground import ACME, NOW, claim, config_with, faults_of, outcome

@@ -20,11 +20,11 @@ from sqlalchemy.exc import DBAPIError
 import dispatcher
 from dispatcher.ground.errors import Outdated, Refused
 from dispatcher.ground.place import Place, Server
+from dispatcher.store.databases.sqlite import WorkerLock
 from dispatcher.store.engine import open_database, reach
-from dispatcher.store.mark import Mark, State, set_mark
 from dispatcher.store.migrate import alembic_config, migrate, upgrade
+from dispatcher.store.moving.mark import Mark, State, set_mark
 from dispatcher.store.schema import REVISION
-from dispatcher.store.sqlite import WorkerLock
 from dispatcher.store.version import FIRST, OURS
 from tests import nursery
 from tests.desk import Desk

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from dispatcher.metrics.families import OTHER
-from dispatcher.store.backlog import MOST_COUNTED, MOST_OPERATORS, MOST_READ
+from dispatcher.store.counts.backlog import MOST_COUNTED, MOST_OPERATORS, MOST_READ
 from tests.ground import notice
 from tests.story import Story, orders, until
 

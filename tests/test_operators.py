@@ -13,7 +13,7 @@ from dispatcher.cli.operators import values
 from dispatcher.cli.operators.values import is_secret
 from dispatcher.config.operators import Defaults
 from dispatcher.seal.vault import MasterKey
-from dispatcher.store.sqlite import FileBell
+from dispatcher.store.databases.sqlite import FileBell
 from tests.desk import Desk
 from tests.ground import IV, KEY
 from tests.nursery import COMMAND

@@ -16,11 +16,11 @@ from dispatcher.ground.clock import HOUR, MILLISECOND, MINUTE, SECOND
 from dispatcher.ground.errors import Refused
 from dispatcher.ground.policy import Reason, Verb
 from dispatcher.store import acceptance, ledger, replay_steps, replays
-from dispatcher.store.audit import audit
 from dispatcher.store.engine import Database
-from dispatcher.store.findings import Scope, Seen
 from dispatcher.store.journal import entries_of
 from dispatcher.store.migrate import migrate
+from dispatcher.store.proof.audit import audit
+from dispatcher.store.proof.findings import Scope, Seen
 from dispatcher.store.replay_steps import ROOM, Step, most_at_once, step
 from dispatcher.store.replays import NotNow, Refusal, Replay, State, Which
 from dispatcher.store.schema import journal

@@ -31,7 +31,7 @@ from dispatcher.pacer import Pacer
 from dispatcher.rounds import Rounds
 from dispatcher.store import statements
 from dispatcher.store.acceptance import Fate
-from dispatcher.store.dialect import SQLITE, Spelled
+from dispatcher.store.databases.dialect import SQLITE, Spelled
 from dispatcher.store.replays import Which
 from tests.simulation.loop import EPOCH, Process, World
 from tests.simulation.rows import Closed, Made, Seen

@@ -21,10 +21,10 @@ from dispatcher.cli.figures import age_text
 from dispatcher.ground.clock import HOUR, MINUTE, SECOND
 from dispatcher.ground.policy import Reason, Status
 from dispatcher.stats import Flow, picture, since
-from dispatcher.store import loads as counting
 from dispatcher.store import minutes
+from dispatcher.store.counts import loads as counting
+from dispatcher.store.counts.loads import Load, loads_of
 from dispatcher.store.engine import Database
-from dispatcher.store.loads import Load, loads_of
 from dispatcher.store.minutes import Minute
 from tests import nursery
 from tests.ground import NOW

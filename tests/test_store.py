@@ -25,7 +25,7 @@ from dispatcher.ground.schedule import Delays
 from dispatcher.store import acceptance, corridor, ledger, statements, workers
 from dispatcher.store.acceptance import Fate
 from dispatcher.store.corridor import Adopted, Settlement
-from dispatcher.store.dialect import Spelled
+from dispatcher.store.databases.dialect import Spelled
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.operators import Declared, declare, standings
 from tests.ground import NOW

@@ -211,7 +211,7 @@ def test_the_unit_exposes_little() -> None:
 
 def test_the_watchdog_waits_longer_than_the_store_may_be_waited_for() -> None:
     from dispatcher.app import SILENCE_SECONDS
-    from dispatcher.store.silence import DOUBLINGS
+    from dispatcher.store.databases.silence import DOUBLINGS
 
     found = re.search(r"^WatchdogSec=(\d+)$", UNIT.read_text("utf-8"), re.MULTILINE)
     assert found is not None

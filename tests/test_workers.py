@@ -26,8 +26,9 @@ from dispatcher.ground.errors import Refused
 from dispatcher.ground.place import Server
 from dispatcher.ground.policy import Reason
 from dispatcher.ground.secret import Secret
-from dispatcher.store import acceptance, corridor, operators, postgresql, workers
+from dispatcher.store import acceptance, corridor, operators, workers
 from dispatcher.store.corridor import Adopted
+from dispatcher.store.databases import postgresql
 from dispatcher.store.engine import Database, open_database
 from dispatcher.store.workers import LIMIT, Crew
 from tests.ground import NOW

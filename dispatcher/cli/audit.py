@@ -17,10 +17,10 @@ from dispatcher.ground.fields import printable
 from dispatcher.ground.lang import Words, words
 from dispatcher.ground.operator import Operator
 from dispatcher.roster import load, open_vault
-from dispatcher.store.audit import audit
-from dispatcher.store.findings import Finding, Freeze, Scope, Seen
 from dispatcher.store.notary import Notary
-from dispatcher.store.proofs import Check
+from dispatcher.store.proof.audit import audit
+from dispatcher.store.proof.findings import Finding, Freeze, Scope, Seen
+from dispatcher.store.proof.proofs import Check
 
 SHOWN = 40
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-fA-F]{8,64})", re.ASCII)

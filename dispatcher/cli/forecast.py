@@ -16,9 +16,9 @@ from dispatcher.ground.lang import Words, words
 from dispatcher.roster import load, open_vault
 from dispatcher.stats import flow_of
 from dispatcher.store import minutes
+from dispatcher.store.counts.waiting import operators_with_work, parked, sending, waiting
 from dispatcher.store.engine import Database
 from dispatcher.store.operators import standings
-from dispatcher.store.waiting import operators_with_work, parked, sending, waiting
 
 _COLUMNS = ("operator", "state", "pending", "due_now", "parked", "sending", "answer_ms", "drained_at")
 Expected = Mapping[str, tuple[Circumstances, Outlook]]

@@ -12,7 +12,7 @@ from dispatcher.console.view import View
 from dispatcher.ground.account import Power
 from dispatcher.ground.clock import DAY, HOUR, MINUTE
 from dispatcher.ground.policy import Status
-from dispatcher.store.glance import MOST
+from dispatcher.store.counts.glance import MOST
 from dispatcher.store.ledger import Filter
 
 QUARTER = 15 * MINUTE

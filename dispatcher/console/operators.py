@@ -15,8 +15,8 @@ from dispatcher.ground.clock import HOUR, MINUTE
 from dispatcher.ground.errors import Unfit
 from dispatcher.ground.policy import Status
 from dispatcher.store import operators as store
+from dispatcher.store.counts.glance import MOST, Heap, Queue
 from dispatcher.store.fingerprints import key_history
-from dispatcher.store.glance import MOST, Heap, Queue
 from dispatcher.store.ledger import Filter, Row
 from dispatcher.store.operators import Doors, Standing
 from dispatcher.web.reading import note as note_of

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from dispatcher.console.desk import Desk, Visit
 from dispatcher.ground.clock import DAY, HOUR, MINUTE, SECOND
 from dispatcher.store import minutes
-from dispatcher.store.glance import Glance, Hand, Heap, Queue, glance
+from dispatcher.store.counts.glance import Glance, Hand, Heap, Queue, glance
 from dispatcher.store.minutes import Minute
 from dispatcher.store.operators import Standing, standings
 from dispatcher.store.workers import LIMIT

@@ -16,7 +16,7 @@ from dispatcher.console.view import View
 from dispatcher.ground.money import decimal_text
 from dispatcher.protocols import PROTOCOLS
 from dispatcher.rows import figures
-from dispatcher.store.through import Place
+from dispatcher.store.counts.through import Place
 
 # One step: so many rows at most, and no longer than this once a block is done.
 MOST_LOOKED = 20_000

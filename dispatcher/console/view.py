@@ -11,7 +11,8 @@ from typing import Any
 from dispatcher.ground.account import Account, Power
 from dispatcher.ground.errors import Refused
 from dispatcher.ground.policy import Verb
-from dispatcher.store import ledger, line, replays, through
+from dispatcher.store import ledger, line, replays
+from dispatcher.store.counts import through
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Change, Filter, Row
 from dispatcher.store.operators import Standing, standing_of

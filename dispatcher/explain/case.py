@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from dispatcher.ground.operator import Operator
 from dispatcher.store import ledger
+from dispatcher.store.counts.waiting import Run, run_of
 from dispatcher.store.engine import Database
 from dispatcher.store.ledger import Row
 from dispatcher.store.operators import Standing
-from dispatcher.store.waiting import Run, run_of
 
 
 class Case(NamedTuple):

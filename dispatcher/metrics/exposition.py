@@ -18,7 +18,7 @@ from dispatcher.ground.clock import Clock
 from dispatcher.ground.errors import StoreUnavailable
 from dispatcher.ground.figures import Figures
 from dispatcher.metrics.families import Seen, State, Work, families
-from dispatcher.store.backlog import Workload, workload
+from dispatcher.store.counts.backlog import Workload, workload
 from dispatcher.store.engine import Database
 from dispatcher.telemetry import Log
 

@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import (
 from dispatcher import __version__
 from dispatcher.ground.clock import SECOND
 from dispatcher.ground.figures import Figures, Histogram
-from dispatcher.store.backlog import MOST_OPERATORS, Backlog, Workload
+from dispatcher.store.counts.backlog import MOST_OPERATORS, Backlog, Workload
 from dispatcher.store.schema import REVISION
 
 # What stands for all operators beyond those that are told by name.

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from dispatcher.ground.errors import Contended
 from dispatcher.ground.events import Event
-from dispatcher.store.dialect import Spelled, column
+from dispatcher.store.databases.dialect import Spelled, column
 from dispatcher.store.engine import Database
 from dispatcher.store.insertion import insert_new
 from dispatcher.store.line import hold

@@ -10,9 +10,9 @@ from sqlalchemy.exc import IntegrityError
 from dispatcher.ground.account import Account, Role
 from dispatcher.ground.clock import HOUR, MINUTE
 from dispatcher.ground.errors import Refused
-from dispatcher.store.access import account_changed, account_made
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import append
+from dispatcher.store.proof.access import account_changed, account_made
 from dispatcher.store.schema import accounts, sessions
 
 # A session ends this long after its last request, and this long after its beginning whatever happens.

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from dispatcher.ground.errors import StoreUnavailable
 from dispatcher.ground.policy import Claim, Outcome, Verb, Verdict
-from dispatcher.store.dialect import Spelled
+from dispatcher.store.databases.dialect import Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.feed import has_told, tell
 from dispatcher.store.insertion import insert_attempts

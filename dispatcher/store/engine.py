@@ -14,10 +14,10 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from dispatcher.ground.clock import CarriedClock, Clock, WallClock
 from dispatcher.ground.errors import Contended, NotMade, Refused, StoreUnavailable
 from dispatcher.ground.place import Place, Server
-from dispatcher.store import sqlite
-from dispatcher.store.bell import Bell
-from dispatcher.store.dialect import Spelled
-from dispatcher.store.mark import Mark, refusal
+from dispatcher.store.databases import sqlite
+from dispatcher.store.databases.bell import Bell
+from dispatcher.store.databases.dialect import Spelled
+from dispatcher.store.moving.mark import Mark, refusal
 from dispatcher.store.notary import Notary
 from dispatcher.store.version import Found, admit_work
 
@@ -198,7 +198,7 @@ def reach(
 
 def _reach_server(place: Server, patience: float, silence: float | None) -> tuple[Database, Found]:
     try:
-        from dispatcher.store import postgresql
+        from dispatcher.store.databases import postgresql
     except ImportError:
         told = "its driver is not installed; where the dispatcher was cloned to: pip install -e '.[postgresql]'"
         raise Refused(f"the database {place} can't be used: {told}") from None

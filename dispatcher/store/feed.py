@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Connection, delete, select, text
 
 from dispatcher.ground.clock import HOUR, SECOND
-from dispatcher.store.dialect import Spelled, column
+from dispatcher.store.databases.dialect import Spelled, column
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import feed, tails
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from dispatcher.store.databases.locks import Alone, alone
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import key_in_force
-from dispatcher.store.locks import Alone, alone
 from dispatcher.store.notary import Key
 from dispatcher.store.schema import key_versions
 

@@ -86,7 +86,7 @@ def notify(connection: Connection) -> bool:
     """True where the bell rings by itself with the commit: the server keeps it until then."""
     if connection.dialect.name == "sqlite":
         return False
-    from dispatcher.store.postgresql import CHANNEL
+    from dispatcher.store.databases.postgresql import CHANNEL
 
     connection.exec_driver_sql(f"NOTIFY {CHANNEL}, ''")
     return True

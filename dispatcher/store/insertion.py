@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from dispatcher.ground.events import Event
 from dispatcher.ground.policy import Status
-from dispatcher.store.dialect import POSTGRESQL, column
+from dispatcher.store.databases.dialect import POSTGRESQL, column
 from dispatcher.store.line import BOUND, insert_in_line
 
 _IN_LINE = insert_in_line()

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 
+from dispatcher.store.databases.locks import Alone, alone
 from dispatcher.store.engine import Database
-from dispatcher.store.locks import Alone, alone
+from dispatcher.store.moving.transfer import put
 from dispatcher.store.notary import Key, Notary
 from dispatcher.store.schema import deliveries, journal
-from dispatcher.store.transfer import put
 
 # Beside what policy.Verb and the commands about operators call it.
 SEAL, NEW_KEY, COPY = "seal", "new_key", "copy"

@@ -9,9 +9,9 @@ from sqlalchemy.exc import IntegrityError
 
 from dispatcher.ground.apikey import ApiKey, Scope
 from dispatcher.ground.errors import Refused
-from dispatcher.store.access import CREATE_KEY, REVOKE_KEY, key_entry
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import append
+from dispatcher.store.proof.access import CREATE_KEY, REVOKE_KEY, key_entry
 from dispatcher.store.schema import api_keys, journal
 
 _k, _j = api_keys.c, journal.c

@@ -26,9 +26,9 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from dispatcher.ground.events import Event
 from dispatcher.ground.policy import Status
-from dispatcher.store.dialect import Dialect, Spelled, column, words_of
+from dispatcher.store.databases.dialect import Dialect, Spelled, column, words_of
+from dispatcher.store.databases.locks import LINES, Alone, alone
 from dispatcher.store.engine import Database
-from dispatcher.store.locks import LINES, Alone, alone
 from dispatcher.store.schema import deliveries
 
 _PAGE = 1_000

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from dispatcher.ground.errors import Refused
 from dispatcher.ground.place import Place
 from dispatcher.store.engine import Database, open_database, reach
-from dispatcher.store.quiet import at_work, quiet
+from dispatcher.store.moving.quiet import at_work, quiet
 from dispatcher.store.schema import REVISION
 from dispatcher.store.version import FIRST, REVISIONS, Found, admit, stamp
 

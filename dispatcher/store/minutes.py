@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import BigInteger, cast, delete, func, select
 
 from dispatcher.ground.clock import MINUTE
-from dispatcher.store.dialect import Spelled, column
+from dispatcher.store.databases.dialect import Spelled, column
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import minutes
 

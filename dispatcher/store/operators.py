@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import ColumnElement, Connection, case, insert, select, text, update
 
+from dispatcher.store.databases.locks import Alone, alone
 from dispatcher.store.engine import Database
 from dispatcher.store.fingerprints import version_of
 from dispatcher.store.journal import Entry, append, entries_about, key_in_force
-from dispatcher.store.locks import Alone, alone
 from dispatcher.store.schema import deliveries, journal, journal_keys, operators
 
 _o, _j = operators.c, journal.c

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from dispatcher.ground.clock import MILLISECOND, SECOND
 from dispatcher.ground.policy import Status, Verb
-from dispatcher.store.dialect import Spelled, column, words_of
+from dispatcher.store.databases.dialect import Spelled, column, words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import Entry, append
 from dispatcher.store.ledger import BROUGHT_BACK, why_not

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, text, update
 from dispatcher.ground.clock import SECOND
 from dispatcher.ground.errors import Fault, Refused
 from dispatcher.ground.policy import Status
-from dispatcher.store.dialect import Spelled, column, words_of
+from dispatcher.store.databases.dialect import Spelled, column, words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.journal import Entry, append
 from dispatcher.store.schema import replays

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection
 
 from dispatcher.ground.policy import Status
-from dispatcher.store.dialect import Spelled
+from dispatcher.store.databases.dialect import Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries, metadata
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from dispatcher.ground.policy import Status
-from dispatcher.store.dialect import POSTGRESQL, SQLITE, Dialect
+from dispatcher.store.databases.dialect import POSTGRESQL, SQLITE, Dialect
 
 # The newest of the revisions in `migrations`, which tells how to add one.
 REVISION = "0008"

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select, text
 from dispatcher.ground.errors import Refused
 from dispatcher.ground.operator import NOTIFY, SUMMARY
 from dispatcher.ground.policy import Status
-from dispatcher.store.dialect import Dialect, Spelled, column, words_of
+from dispatcher.store.databases.dialect import Dialect, Spelled, column, words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import deliveries
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from dispatcher.ground.policy import Status, Verb, move
-from dispatcher.store.dialect import Spelled, column
+from dispatcher.store.databases.dialect import Spelled, column
 
 
 class ClaimRow(NamedTuple):

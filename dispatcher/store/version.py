@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, Strin
 
 from dispatcher.ground.errors import Outdated, Refused
 from dispatcher.ground.place import Place
-from dispatcher.store.mark import Mark, State
+from dispatcher.store.moving.mark import Mark, State
 from dispatcher.store.schema import REVISION, metadata
 
 # As Alembic makes it, under a name of ours: whose tables stand beside these may have an `alembic_version` of its own.

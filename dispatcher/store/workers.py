@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete
 
 from dispatcher.ground.clock import SECOND
-from dispatcher.store.dialect import Spelled
+from dispatcher.store.databases.dialect import Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import workers
 

@@ -51,7 +51,8 @@ _PROMISE = re.compile(r"; (nothing \S+ \S+( \S+)?|nothing of this page was kept|
 # What stands for a text that was made elsewhere, and is listed there.
 _PASSED = re.compile(r"(--\S* ?)?<[^<>]*>( -c <path>)?")
 # What a database says comes behind these words, by `Database.translated`.
-_WRAPPED = ("the database <place> can't be used: <why>", "dispatcher.store.postgresql", "dispatcher.store.sqlite")
+_KINDS = ("postgresql", "sqlite")
+_WRAPPED = ("the database <place> can't be used: <why>", *(f"dispatcher.store.databases.{one}" for one in _KINDS))
 
 # The parts of the page, in their order, and the rooms whose messages they have, by the beginnings of their names.
 AREAS = {
@@ -64,8 +65,8 @@ AREAS = {
     "The store and its opening": ("store",),
     "Commands": ("cli", "store.accounts", "store.keys", "store.search"),
     "Replays, one by one and in bulk": ("store.replays", "cli.replays", "cli.dead", "web.replays"),
-    "Copying a store": ("store.copy", "store.transfer", "store.mark", "store.quiet", "cli.db.move"),
-    "The audit and the journal": ("cli.audit", "store.audit", "store.journal", "store.notary"),
+    "Copying a store": ("store.moving", "cli.db.move"),
+    "The audit and the journal": ("cli.audit", "store.proof", "store.journal", "store.notary"),
     "reconcile": ("reconcile", "cli.reconcile"),
     "certify": ("certify", "cli.certify"),
     "kit": ("kit", "cli.kit"),

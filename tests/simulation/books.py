@@ -2,9 +2,9 @@
 
 from dispatcher.accept import refrozen
 from dispatcher.ground.operator import Operator
-from dispatcher.store.audit import audit
 from dispatcher.store.engine import Database
-from dispatcher.store.findings import Finding, Scope, Seen
+from dispatcher.store.proof.audit import audit
+from dispatcher.store.proof.findings import Finding, Scope, Seen
 from tests.simulation.settings import RETENTION
 
 

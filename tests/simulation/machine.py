@@ -20,8 +20,8 @@ from sqlalchemy import Engine, StaticPool, create_engine
 
 from dispatcher.ground.clock import SECOND, to_datetime
 from dispatcher.ground.place import Place
-from dispatcher.store import sqlite
-from dispatcher.store.bell import Heard
+from dispatcher.store.databases import sqlite
+from dispatcher.store.databases.bell import Heard
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import locks, metadata
 from tests.simulation.loop import EPOCH, Process, World

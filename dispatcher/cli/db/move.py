@@ -15,10 +15,10 @@ from dispatcher.ground.errors import ConfigError, DispatcherError, Unfit
 from dispatcher.ground.place import Place
 from dispatcher.ground.readers import place
 from dispatcher.roster import key_file, open_vault
-from dispatcher.store.copy import Copied, Different, abandon, copy, open_side
 from dispatcher.store.engine import Database
+from dispatcher.store.moving.copy import Copied, Different, abandon, copy, open_side
+from dispatcher.store.moving.tally import by_table
 from dispatcher.store.notary import Notary
-from dispatcher.store.tally import by_table
 
 _LEFT = "the source is still the store; give this copy up with --abandon, and begin with an empty database"
 

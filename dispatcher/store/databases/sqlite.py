@@ -13,11 +13,11 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from dispatcher.ground.errors import NotMade, Refused, StoreUnavailable
-from dispatcher.store.bell import Heard
-from dispatcher.store.locks import make_locks
-from dispatcher.store.mark import MARKS, READ_MARK, mark_of
+from dispatcher.store.databases.bell import Heard
+from dispatcher.store.databases.locks import make_locks
+from dispatcher.store.databases.torn import Footing, refuse_cut_off
+from dispatcher.store.moving.mark import MARKS, READ_MARK, mark_of
 from dispatcher.store.schema import metadata
-from dispatcher.store.torn import Footing, refuse_cut_off
 from dispatcher.store.version import FIRST, READ_REVISION, REVISIONS, Found, is_ours, of_number, stamp
 
 # For `->>` and UPDATE … FROM.

@@ -4,8 +4,8 @@ from collections import Counter
 
 from sqlalchemy import Connection, func, select
 
+from dispatcher.store.moving.transfer import GROWING, STREAMS, WHOLE
 from dispatcher.store.schema import deliveries, metadata
-from dispatcher.store.transfer import GROWING, STREAMS, WHOLE
 
 # What was counted by what it is: ("attempts",), or ("deliveries", operator, status) and the same with "attempts".
 Tally = Counter[tuple[str, ...]]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 
 from dispatcher.ground.operator import SUMMARY
-from dispatcher.store.dialect import Spelled
+from dispatcher.store.databases.dialect import Spelled
 from dispatcher.store.engine import Database
 
 # Through the index of the dead, whatever else there is: half a second of the store's thread for a million of them.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, text
 
-from dispatcher.store.dialect import Dialect, Spelled
+from dispatcher.store.databases.dialect import Dialect, Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.statements import SURVEY
 

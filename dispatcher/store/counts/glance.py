@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from dispatcher.store.dialect import Dialect, Spelled
+from dispatcher.store.databases.dialect import Dialect, Spelled
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import workers
 

@@ -8,10 +8,10 @@ from sqlalchemy import Connection, text
 
 from dispatcher.ground.errors import Refused
 from dispatcher.ground.place import Place
-from dispatcher.store.dialect import POSTGRESQL
+from dispatcher.store.databases.dialect import POSTGRESQL
+from dispatcher.store.databases.locks import Alone, is_free
+from dispatcher.store.databases.sqlite import WorkerLock
 from dispatcher.store.engine import Database
-from dispatcher.store.locks import Alone, is_free
-from dispatcher.store.sqlite import WorkerLock
 from dispatcher.store.version import FIRST
 from dispatcher.store.workers import LIMIT
 

@@ -15,13 +15,13 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from dispatcher.store import journal
-from dispatcher.store.access import held_against
-from dispatcher.store.dialect import Spelled
-from dispatcher.store.findings import Finding, Freeze, Scope, Seen, Tell
-from dispatcher.store.proofs import Check
+from dispatcher.store.databases.dialect import Spelled
+from dispatcher.store.proof.access import held_against
+from dispatcher.store.proof.findings import Finding, Freeze, Scope, Seen, Tell
+from dispatcher.store.proof.proofs import Check
+from dispatcher.store.proof.walk import Walk
 from dispatcher.store.schema import journal as journal_table
 from dispatcher.store.schema import key_versions, operators
-from dispatcher.store.walk import Walk
 
 _j, _o = journal_table.c, operators.c
 

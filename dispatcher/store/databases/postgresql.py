@@ -12,11 +12,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from dispatcher.ground.errors import Contended, Refused, StoreUnavailable
 from dispatcher.ground.place import Server
-from dispatcher.store.bell import Heard
-from dispatcher.store.locks import make_locks
-from dispatcher.store.mark import MARKS, READ_MARK, mark_of
+from dispatcher.store.databases.bell import Heard
+from dispatcher.store.databases.locks import make_locks
+from dispatcher.store.databases.silence import end_silence
+from dispatcher.store.moving.mark import MARKS, READ_MARK, mark_of
 from dispatcher.store.schema import metadata
-from dispatcher.store.silence import end_silence
 from dispatcher.store.version import FIRST, READ_REVISION, REVISIONS, Found, is_ours, of_number, stamp
 
 # For jsonb's casts, and for what was looked at by its makers this decade.

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from dispatcher.store.dialect import Dialect, Spelled
+from dispatcher.store.counts.waiting import parked
+from dispatcher.store.databases.dialect import Dialect, Spelled
 from dispatcher.store.engine import Database
-from dispatcher.store.waiting import parked
 
 # With so many rows or fewer all of them are counted in a tenth of a second.
 FEW = 1_000_000

@@ -15,14 +15,13 @@ from sqlalchemy import Connection, Table, func, select
 
 from dispatcher.ground.errors import Refused
 from dispatcher.ground.place import Place
-from dispatcher.store import tally
 from dispatcher.store.engine import Database, reach
 from dispatcher.store.journal import COPY, Entry, append
-from dispatcher.store.mark import Mark, State, clear_mark, passing, set_mark
-from dispatcher.store.quiet import identity, moving, refuse_live
-from dispatcher.store.schema import deliveries
-from dispatcher.store.tally import Tally
-from dispatcher.store.transfer import (
+from dispatcher.store.moving import tally
+from dispatcher.store.moving.mark import Mark, State, clear_mark, passing, set_mark
+from dispatcher.store.moving.quiet import identity, moving, refuse_live
+from dispatcher.store.moving.tally import Tally
+from dispatcher.store.moving.transfer import (
     GROWING,
     PAGE,
     STREAMS,
@@ -37,6 +36,7 @@ from dispatcher.store.transfer import (
     page,
     put,
 )
+from dispatcher.store.schema import deliveries
 from dispatcher.store.version import admit
 
 # The last pages are copied while nobody can hand anything in; so many rows at most.

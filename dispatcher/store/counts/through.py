@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from dispatcher.ground.policy import Status
-from dispatcher.store.dialect import words_of
+from dispatcher.store.databases.dialect import words_of
 from dispatcher.store.engine import Database
 from dispatcher.store.search import INDEXES, Filter, find_behind
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, func, select
 
-from dispatcher.store.dialect import Spelled, column
+from dispatcher.store.databases.dialect import Spelled, column
 from dispatcher.store.engine import Database
 from dispatcher.store.schema import operators
 from dispatcher.store.workers import live

@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Row, Table, select
 
 from dispatcher.ground.account import Account
 from dispatcher.ground.apikey import ApiKey
-from dispatcher.store.findings import Finding, Seen
 from dispatcher.store.journal import Entry
-from dispatcher.store.proofs import Check
+from dispatcher.store.proof.findings import Finding, Seen
+from dispatcher.store.proof.proofs import Check
 from dispatcher.store.schema import accounts, api_keys, journal
 
 CREATE_KEY, REVOKE_KEY, ACCOUNT = "create_key", "revoke_key", "account"

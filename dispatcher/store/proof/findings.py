@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from dispatcher.store.journal import Head
-from dispatcher.store.proofs import Check
+from dispatcher.store.proof.proofs import Check
 
 
 class Finding(NamedTuple):

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, Row, func, select, text
 
 from dispatcher.ground.clock import MINUTE
 from dispatcher.ground.policy import Status
-from dispatcher.store import proofs
-from dispatcher.store.findings import Finding, Freeze, Scope, Seen, Tell
 from dispatcher.store.journal import COPY
-from dispatcher.store.proofs import ENDED, Check
+from dispatcher.store.proof import proofs
+from dispatcher.store.proof.findings import Finding, Freeze, Scope, Seen, Tell
+from dispatcher.store.proof.proofs import ENDED, Check
 from dispatcher.store.schema import attempts, deliveries, journal, key_versions, workers
 from dispatcher.store.workers import LIMIT
 
