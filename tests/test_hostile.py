@@ -319,15 +319,18 @@ KEEPERS: Mapping[str, Keeper] = {
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("by", ["an authority of its own", "the system's authorities"])
 @pytest.mark.parametrize("keeper", KEEPERS.values(), ids=KEEPERS)
 async def test_without_a_trusted_connection_nothing_is_sent_and_nothing_is_in_doubt(
-    keeper: Keeper, authority: Authority
+    keeper: Keeper, by: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.trusted))
+    context = trusting(authority) if by == "an authority of its own" else None
     server = keeper.context(authority) if keeper.context else None
     timeout = SHORT if keeper.reason is Reason.CONNECT_TIMEOUT else GRACE
     async with (
         playing(keeper.act, server, bound("127.0.0.1")[0]) as (operator, url),
-        calling(context=trusting(authority), connect_timeout=timeout) as caller,
+        calling(context=context, connect_timeout=timeout) as caller,
     ):
         outcome = await caller.post(re.sub("^http:", "https:", url), GRACE, body=b"the-order")
         await all_left(operator)

@@ -22,7 +22,7 @@ from dispatcher.ground.operator import Tls
 from dispatcher.ground.policy import Reason
 from dispatcher.ground.secret import Secret
 from dispatcher.tls import tls_context
-from dispatcher.wire import reach
+from dispatcher.wire import reach, transport
 from dispatcher.wire.connection import Connection, Traffic
 from dispatcher.wire.failures import TlsFailure
 from tests.authority import Authority
@@ -135,8 +135,19 @@ async def test_the_operators_own_certificate_can_stand_in_place_of_an_authority(
             assert (await caller.post(url)).reason is Reason.TLS
 
 
-def test_nothing_older_than_tls_1_2_is_spoken_and_names_are_checked(own: Authority) -> None:
-    for context in (tls_context(None), tls_context(only_ca(own.pem))):
+def test_nothing_older_than_tls_1_2_is_spoken_and_names_are_checked(
+    own: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the system itself would speak what is older."""
+
+    def older(context: ssl.SSLContext) -> ssl.SSLContext:
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        return context
+
+    default, private = ssl.create_default_context, tls_room._trusting
+    monkeypatch.setattr(ssl, "create_default_context", lambda: older(default()))
+    monkeypatch.setattr(tls_room, "_trusting", lambda ca: older(private(ca)))
+    for context in (tls_context(None), tls_context(only_ca(own.pem)), transport._public.__wrapped__()):
         assert context.minimum_version is ssl.TLSVersion.TLSv1_2
         assert context.check_hostname
         assert context.verify_mode is ssl.CERT_REQUIRED
