@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -420,6 +421,17 @@ def test_the_command_moves_a_store_and_says_how_to_go_on(tmp_path: Path, postgre
         desk.write()
         assert len(desk.call("log", "--json")[1].splitlines()) == 20
         assert desk.call("operators", "show", "acme")[0] == 0
+
+
+def test_a_copy_that_is_refused_makes_no_target(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk:
+        desk.enqueue(orders(1))
+        worked_on, target = open_side(desk.database, create=False), tmp_path / "target.db"
+        with closing(worked_on), quiet.quiet(worked_on):
+            done = desk.call("db", "copy", "--to", f"sqlite:///{target}")
+        assert done.status == 1
+        assert "already runs a worker" in done.err
+        assert not target.exists()
 
 
 def test_the_command_goes_by_another_configuration_and_gives_up_what_was_begun(tmp_path: Path, files: Sides) -> None:

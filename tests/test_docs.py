@@ -47,6 +47,8 @@ DEPLOY = (ROOT / "docs" / "deploy.md").read_text("utf-8")
 CONSOLE = (ROOT / "docs" / "console.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
 ORDER = "1234567890123456789"
+# The one that the README has die.
+ANOTHER = "1234567890123456790"
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -115,11 +117,14 @@ class Desk:
         return self.status(order) == "delivered"
 
     def status(self, order: str = ORDER) -> str:
-        shown = nursery.run([*COMMAND, "show", "acme", order, "--json", "-c", str(self.folder / "config.toml")])
-        return str(json.loads(shown.stdout)["status"]) if shown.returncode == 0 else "absent"
+        return str(self.whole(order).get("status", "absent"))
 
-    def wait(self, status: str) -> None:
-        until(lambda: self.status() == status, told=self.status)
+    def whole(self, order: str) -> dict[str, Any]:
+        shown = nursery.run([*COMMAND, "show", "acme", order, "--json", "-c", str(self.folder / "config.toml")])
+        return dict(json.loads(shown.stdout)) if shown.returncode == 0 else {}
+
+    def wait(self, status: str, order: str = ORDER) -> None:
+        until(lambda: self.status(order) == status, told=lambda: self.status(order))
 
 
 @contextmanager
@@ -206,14 +211,16 @@ def test_the_readmes_commands_for_dead_letters_do_what_it_says(tmp_path: Path) -
     dead = blocks(README, "sh")[2]
     with desk(tmp_path, "retry = { delays = [] }\n") as place:
         place.type("dispatcher run &")
+        (tmp_path / "spins.ndjson").write_text(order(ANOTHER), "utf-8")
         place.type("dispatcher enqueue spins.ndjson")
-        place.wait("dead")
+        place.wait("dead", ANOTHER)
         for command in commands(dead):
             done = place.type(command)
             assert done is not None
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        place.wait("resolved")
         assert (tmp_path / "dead.csv").exists()
+        # Resolved, and then replayed after all.
+        until(lambda: len(place.whole(ANOTHER)["attempts"]) == 2)
 
 
 def test_the_readmes_commands_for_a_new_master_key_do_what_it_says(tmp_path: Path) -> None:

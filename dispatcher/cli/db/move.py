@@ -17,6 +17,7 @@ from dispatcher.ground.readers import place
 from dispatcher.roster import key_file, open_vault
 from dispatcher.store.engine import Database
 from dispatcher.store.moving.copy import Copied, Different, abandon, copy, open_side
+from dispatcher.store.moving.quiet import quiet
 from dispatcher.store.moving.tally import by_table
 from dispatcher.store.notary import Notary
 
@@ -83,7 +84,10 @@ def _abandon(config: Config, as_json: bool) -> None:
 
 
 def _copy(config: Config, to: Place, as_json: bool) -> None:
-    source, target = _side(config.database, create=False), _side(to, create=True)
+    source = _side(config.database, create=False)
+    # Looked at before a target is made: one that is refused leaves nothing behind that could be taken for a store.
+    with quiet(source):
+        target = _side(to, create=True)
     target.notary = _notary(config, source)
     sides = {"from": str(source.place), "to": str(target.place)}
     try:
