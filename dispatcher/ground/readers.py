@@ -106,7 +106,7 @@ def place(value: Any, folder: Path) -> Place:
     if not isinstance(value, str) or not value.startswith("sqlite:///") or value == "sqlite:///":
         raise Unfit(
             f"{shown(value) if not _has_password(value) else 'it'} is not the address of a database",
-            'write "sqlite:///dispatcher.db" or "postgresql+psycopg://user@host/db"',
+            'write "sqlite:///dispatcher.db" or "postgresql://user@host/db"',
         )
     try:
         # Resolved, since the worker's lock stands beside the file: one file, one lock, whatever leads to it.
@@ -123,7 +123,7 @@ def place(value: Any, folder: Path) -> Place:
 
 def _server(value: str) -> Server:
     """However it is written, one place has one URL: that with the driver."""
-    mend = f'write it like "{_POSTGRESQL}user@host/db"'
+    mend = 'write it like "postgresql://user@host/db"'
     for scheme in _LIBPQ:
         if value.startswith(scheme):
             value = _POSTGRESQL + value.removeprefix(scheme)
