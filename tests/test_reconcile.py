@@ -19,7 +19,7 @@ from dispatcher.reconcile.listing import plain
 from dispatcher.store import ledger
 from dispatcher.store.engine import Database
 from tests.graves import bury, one_of_each
-from tests.ground import NOW, operator
+from tests.ground import NOW, acme_with, config_with, faults_of, operator
 from tests.story import Story, orders
 from tests.workshop import accept, row, settle, settled, take
 
@@ -293,3 +293,59 @@ def test_the_command_compares_writes_and_mends(tmp_path: Path) -> None:
         assert "金额不一致" in dry.out
         assert "将重发: 0" in dry.out
         assert "no operator nobody" in story.call("reconcile", "nobody", listed, "--since", "1h").err
+
+
+# What a list looks like, as the configuration says it.
+
+
+def declared(export: str) -> str:
+    return acme_with(f"notice = {{ export = {{ {export} }} }}")
+
+
+def test_an_export_that_is_not_described_has_our_names_and_every_row_was_booked() -> None:
+    assert config_with(acme_with("")).operators["acme"].terms["notice"].export == Export()
+
+
+def test_an_export_is_described_by_its_columns_its_state_its_encoding_and_its_delimiter() -> None:
+    text = declared(
+        'columns = { order_no = "订单号", total_win = "派彩" }, state = "status", booked = ["success", "1"],'
+        r' encoding = "gb18030", delimiter = "\t"'
+    )
+    assert config_with(text).operators["acme"].terms["notice"].export == Export(
+        {"order_no": "订单号", "total_win": "派彩"}, "status", frozenset({"success", "1"}), "gb18030", "\t"
+    )
+
+
+@pytest.mark.parametrize("name", ["utf-8", "UTF8"])
+def test_utf_8_may_have_a_mark_in_front(name: str) -> None:
+    export = config_with(declared(f'encoding = "{name}"')).operators["acme"].terms["notice"].export
+    assert export.encoding == "utf-8-sig"
+
+
+@pytest.mark.parametrize(
+    ("export", "where", "fault"),
+    [
+        ('columns = { uid = "玩家" }', "columns", "names other fields than can be compared"),
+        ('columns = "order_no"', "columns", "names other fields than can be compared"),
+        ('columns = { order_no = "  " }', "columns", "is no name of a column"),
+        ("columns = { order_no = 1 }", "columns", "is no name of a column"),
+        (f'state = "{"x" * 256}", booked = ["1"]', "state", "is no name of a column"),
+        ('state = "status"', "booked", "is missing"),
+        ('booked = ["success"]', "state", "is missing"),
+        ('state = "status", booked = []', "booked", "is not a list of texts"),
+        ('state = "status", booked = "success"', "booked", "is not a list of texts"),
+        ('state = "status", booked = [1]', "booked", "is not a list of texts"),
+        ('encoding = "latin-99"', "encoding", "is not known"),
+        ('encoding = "base64"', "encoding", "is not known"),
+        ("encoding = 8", "encoding", "is not known"),
+        ('delimiter = ""', "delimiter", "is not one character"),
+        ('delimiter = "||"', "delimiter", "is not one character"),
+        (r'delimiter = "\n"', "delimiter", "is not one character"),
+        ("delimiter = 1", "delimiter", "is not one character"),
+        ('colums = { order_no = "a" }', "colums", "is not known"),
+    ],
+)
+def test_a_description_that_is_none_is_refused_at_its_key(export: str, where: str, fault: str) -> None:
+    ((at, told),) = faults_of(declared(export)).items()
+    assert at == f"operators.acme.notice.export.{where}"
+    assert fault in str(told)
