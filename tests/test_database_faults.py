@@ -672,11 +672,11 @@ def test_a_file_that_another_took_the_place_of_is_written_to_no_more(tmp_path: P
 
 
 def test_a_statement_that_needs_longer_than_it_was_given_gets_twice_as_long(postgresql: PostgreSQL) -> None:
-    database = open_database(postgresql.place, silence=0.4)
+    database = open_database(postgresql.place, silence=1.0)
 
     def sleep() -> None:
         with database.writing() as connection:
-            connection.exec_driver_sql("SELECT pg_sleep(0.6)")
+            connection.exec_driver_sql("SELECT pg_sleep(1.3)")
 
     with pytest.raises(StoreUnavailable, match="the server has not answered for"):
         sleep()
