@@ -693,7 +693,6 @@ def test_a_good_configuration_is_ok_and_what_is_only_doubtful_is_a_warning(desk:
     status, told = checked(desk)
     assert (status, told["faults"]) == (0, [])
     assert [(one["where"], one["fault"].partition(":")[0]) for one in told["warnings"]] == [
-        ("operators.acme.notice_url", "is plain http"),
         ("operators.acme.notice_url", "can't be reached now"),
     ]
     text = desk.call("check")

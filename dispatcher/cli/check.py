@@ -112,8 +112,9 @@ def _check_operators(config: Config, database: Database, faults: list[Fault], wa
             told = f"{count} deliveries wait for it, and it is not configured"
             faults.append(Fault(where_declared(name), told, "configure it, or they wait for ever"))
     _warn_of_key_file(config, warnings)
-    # Only what is locked needs the key, and where something is, none is made.
-    roster = load(database, open_vault(config, database), config) if anything_locked(database) else Roster({}, {}, 0)
+    # Only what is locked needs the key, and where something is, none is made. A key that can't be read is told already.
+    opens = anything_locked(database) and not any(fault.where.startswith("secrets.") for fault in faults)
+    roster = load(database, open_vault(config, database), config) if opens else Roster({}, {}, 0)
     for name in sorted(made & config.operators.keys()):
         told = "was made by `dispatcher operators set`, and this file declares it as well"
         warnings.append(Fault(f"operators.{name}", told, "take it out of the file, or its settings there win"))
