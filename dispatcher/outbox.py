@@ -78,13 +78,13 @@ class Outbox:
         self._vault = open_vault(self._config, self._database)
         self._clock = self._database.clock()
         self._site = guest.site(self._database)
-        self._known: tuple[int, Mapping[str, Operator]] = (-1, {})
+        self._known: tuple[int, Mapping[str, Operator], Mapping[str, str]] = (-1, {}, {})
         self._lock = threading.Lock()
 
     def take(self, connection: Connection, given: list[dict[str, Any]]) -> list[Fate]:
         """Inserts them all, or raises."""
         with guest.within(connection, self._site):
-            events = self._read(given, self._operators(latest_revision(connection)))
+            events = self._read(given, *self._operators(latest_revision(connection)))
             fates = accept_within(connection, events, self._clock.now())
             for one, fate in zip(events, fates, strict=True):
                 if fate is Fate.CONFLICT:
@@ -114,20 +114,29 @@ class Outbox:
         timer.daemon = True
         timer.start()
 
-    def _operators(self, revision: int) -> Mapping[str, Operator]:
-        """Those in force, and those that the file declares and no worker has seen yet."""
+    def _operators(self, revision: int) -> tuple[Mapping[str, Operator], Mapping[str, str]]:
+        """Those in force, and those that the file declares and no worker has seen yet; and why others can't be used.
+
+        Of one that the database has, and no master key opens, the file's settings are not in force: `run` refuses them.
+        """
         with self._lock:
             if self._known[0] != revision:
                 roster = load(self._database, self._vault, self._config)
-                self._known = revision, {**self._config.operators, **roster.operators}
-            return self._known[1]
+                operators = {**self._config.operators, **roster.operators}
+                unfit = {
+                    name: why for name, why in roster.faults.items() if name in roster.shut or name not in operators
+                }
+                self._known = revision, operators, unfit
+            return self._known[1:]
 
-    def _read(self, given: list[dict[str, Any]], operators: Mapping[str, Operator]) -> list[Event]:
+    def _read(
+        self, given: list[dict[str, Any]], operators: Mapping[str, Operator], unfit: Mapping[str, str]
+    ) -> list[Event]:
         events: list[Event] = []
         faults: list[Fault] = []
         for number, raw in enumerate(given):
             try:
-                events.append(read_event(raw, operators, self._vault.lock))
+                events.append(read_event(raw, operators, self._vault.lock, unfit))
             except EventError as error:
                 faults += [Fault(f"events[{number}].{one.where}", one.fault, one.mend) for one in error.faults]
         if faults:

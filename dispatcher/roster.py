@@ -1,7 +1,7 @@
 """The operators in force: what the file declares and what people set, as the database has it, unlocked and read."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,12 +48,14 @@ class Member(NamedTuple):
 class Roster(NamedTuple):
     """The operators in force by name, what is wrong with the others, and the revision that this is.
 
+    `shut`: those of the others whose settings no master key that is given opens, or that were changed past us.
     Notifications are members, and no operators: nobody hands in events for them.
     """
 
     members: Mapping[str, Member]
     faults: Mapping[str, str]
     revision: int
+    shut: Set[str] = frozenset()
 
     @property
     def operators(self) -> Mapping[str, Operator]:
@@ -218,6 +220,7 @@ def load(database: Database, vault: Vault, config: Config, known: Mapping[str, M
     """
     members: dict[str, Member] = {}
     faults: dict[str, str] = {}
+    shut: set[str] = set()
     revision = 0
     for standing in store.standings(database):
         revision = max(revision, standing.revision)
@@ -227,7 +230,9 @@ def load(database: Database, vault: Vault, config: Config, known: Mapping[str, M
             members[standing.name] = _member(standing, vault, config, (known or {}).get(standing.name))
         except DispatcherError as error:
             faults[standing.name] = str(error)
-    return Roster(members, faults, revision)
+            if isinstance(error, VaultError):
+                shut.add(standing.name)
+    return Roster(members, faults, revision, shut)
 
 
 def _member(standing: Standing, vault: Vault, config: Config, before: Member | None) -> Member:

@@ -509,7 +509,7 @@ def test_with_a_lost_master_key_the_journal_goes_on_and_says_so(story: Database)
     assert [one[2] for one in chain(story)][-2:] == ["new_key", "resume"]
     assert proved(story) == (10, [])
     ((remark,),) = [[one.told for one in audited(story)[0]]]
-    assert remark.startswith("8 entries can't be proved: key 1 of the journal it is sealed under master key")
+    assert remark.startswith("8 entries can't be proved: key 1 of the journal can't be opened: it is sealed under")
     later = [n for n, _ in broken(altered(story, f"UPDATE journal SET note = 'x' WHERE n = {3}"))]
     assert later == [3], "what stood before is chained all the same"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.config import LogLevel, load_config, read_config
+from dispatcher.config import LogLevel, inspect_config, load_config, read_config
 from dispatcher.ground.clock import HOUR, MINUTE, SECOND
 from dispatcher.ground.crypto import CipherName, CryptoReading, Output, Padding
 from dispatcher.ground.errors import ConfigError
@@ -516,6 +516,60 @@ def test_other_operators_need_no_token(auth: str) -> None:
     assert config_with(text).operators["acme"].token is None
 
 
+SETTLED = {"callback_url": "https://acme.example/settle", "settle": {"auth": "none"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "where"),
+    [
+        ("notice_url", "/mango/notice", "notice_url"),
+        ("notice_url", "acme.example/notice", "notice_url"),
+        ("notice_url", "http://10.1.2.3/notice", "notice_url"),
+        ("notce_url", "https://acme.example/notice", "notce_url"),
+        ("notice_url", "https://acme.example/notice", None),
+    ],
+)
+def test_nothing_is_said_to_be_of_no_use_before_it_is_known_what_is_sent(
+    key: str, value: str, where: str | None
+) -> None:
+    changed = raw()
+    acme = changed["operators"]["acme"]
+    del acme["notice_url"], acme["auth"]
+    acme |= {**SETTLED, "notice": {"auth": "bearer"}, key: value}
+    config, faults = inspect_config(changed, Path("/nowhere/config.toml"))
+    assert [fault.where for fault in faults] == ([f"operators.acme.{where}"] if where else [])
+    assert not where or config.warnings == ()
+
+
+@pytest.mark.parametrize("key", ["callback_url", "calback_url"])
+def test_nothing_is_said_to_be_out_of_order_before_it_is_known_what_is_sent(key: str) -> None:
+    changed = raw()
+    changed["operators"]["acme"] |= {"ordering": {"key": "roundId"}, key: "/settle"}
+    assert list(told(changed)) == [f"operators.acme.{key}"]
+
+
+def test_of_an_operator_whose_only_url_is_misspelt_the_misspelling_alone_is_told() -> None:
+    faults = faults_of(ACME.replace("notice_url", "notce_url"))
+    assert {where: fault.mend for where, fault in faults.items()} == {
+        "operators.acme.notce_url": "did you mean 'notice_url'?"
+    }
+
+
+def test_a_key_that_is_not_known_is_told_before_what_may_come_of_it() -> None:
+    changed = raw()
+    changed["egres"] = changed.pop("egress")
+    changed["worker"] |= {"concurrency": 0, "leese": "1s"}
+    changed["log"] |= {"level": "loud", "farmat": "json"}
+    changed["operators"]["acme"] |= {"notice_url": "http://127.0.0.1/notice", "concurency": 3}
+    changed["operators"]["acme"]["crypto"] |= {"cipher": "rot13", "keys": "x"}
+    assert list(told(changed)) == [
+        *("egres", "worker.leese", "log.farmat"),
+        *("operators.acme.concurency", "operators.acme.notice_url"),
+        *("operators.acme.crypto.keys", "operators.acme.crypto.cipher"),
+        *("worker.concurrency", "log.level"),
+    ]
+
+
 def test_an_operator_without_a_url_is_told_where_to_write_it() -> None:
     faults = faults_of(ACME.replace('notice_url = "https://acme.example/Demo/notice"', ""))
     assert set(faults) == {"operators.acme.notice_url"}
@@ -638,6 +692,22 @@ def test_a_plain_name_is_taken(name: str) -> None:
     assert set(config_with(ACME.replace("operators.acme", f'operators."{name}"')).operators) == {name}
 
 
+@pytest.mark.parametrize(
+    "url", [f"http://{host}:8080/notice" for host in ("127.0.0.1", "127.9.9.9", "[::1]", "localhost", "a.localhost")]
+)
+def test_what_never_leaves_this_machine_is_warned_of_by_nobody(url: str) -> None:
+    changed = with_value(("operators", "acme", "notice_url"), url)
+    changed["egress"]["allow"] += ["::1/128", "10.0.0.0/8"]
+    oauth = {"token_url": url, "client_id": "us", "client_secret": "a-secret-of-ours"}
+    changed["operators"]["other"] = {**changed["operators"]["acme"], "auth": "oauth2", "oauth": oauth}
+    del changed["operators"]["other"]["token"]
+    changed["notifications"] = {"desk": {"preset": "slack", "url": f"{url}/hook"}}
+    assert read_config(changed, Path("/nowhere/config.toml")).warnings == ()
+    changed["operators"]["acme"]["notice_url"] = "http://10.1.2.3/notice"
+    (warning,) = read_config(changed, Path("/nowhere/config.toml")).warnings
+    assert "plain http" in warning.fault
+
+
 @pytest.mark.parametrize("url", ["http://acme.example/notice", "HTTP://acme.example/notice"])
 def test_a_url_without_tls_is_a_warning_and_no_fault(url: str) -> None:
     config = config_with(ACME.replace("https://acme.example/Demo/notice", url))
@@ -677,6 +747,7 @@ def test_a_missing_file_is_a_fault_that_says_how_to_name_it(tmp_path: Path) -> N
         text = load_fault(path)
         assert "-c" in text
         assert "DISPATCHER_CONFIG" in text
+        assert ("or make one: dispatcher init" in text) is (path != tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from dispatcher import enqueue, outbox
+from dispatcher.config import load_config
 from dispatcher.ground.errors import EventError, NotMade, Refused
 from dispatcher.ground.place import Place, Server
+from dispatcher.roster import open_vault, provision
+from dispatcher.seal.vault import MasterKey, Vault
 from dispatcher.store import ledger
 from dispatcher.store.acceptance import Fate
 from dispatcher.store.engine import open_database
@@ -203,9 +206,6 @@ def test_an_operator_that_is_set_meanwhile_is_known_to_the_next_call(game: Game,
     with begun() as transaction:
         game.play(transaction, 1)
         transaction.commit()
-    from dispatcher.config import load_config
-    from dispatcher.roster import open_vault, provision
-
     game.configure(OPERATORS.replace("acme", "bolt"))
     config = load_config(game.config)
     provision(game.store, open_vault(config, game.store), config, NOW, actor="a person")
@@ -213,6 +213,14 @@ def test_an_operator_that_is_set_meanwhile_is_known_to_the_next_call(game: Game,
         game.play(transaction, 2, operator="bolt")
         transaction.commit()
     assert game.told() == ["1", "2"]
+
+
+def test_what_no_master_key_opens_is_not_taken_by_the_files_settings(game: Game, begun: Any) -> None:
+    config = load_config(game.config)
+    provision(game.store, Vault(MasterKey.fresh()), config, NOW, actor="tester")
+    game.configure(f'[secrets]\nmaster_key = "{MasterKey.fresh().reveal()}"\n')
+    with begun() as transaction, pytest.raises(EventError, match="'acme' can't be used: it is sealed under master key"):
+        game.play(transaction, 1)
 
 
 def test_a_connection_to_another_database_is_refused(game: Game, tmp_path: Path) -> None:

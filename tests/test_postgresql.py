@@ -8,14 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from dispatcher.ground.errors import NotMade, Refused, StoreUnavailable
 from dispatcher.ground.place import Place, Server
 from dispatcher.ground.secret import Secret
 from dispatcher.store import acceptance, corridor, operators
 from dispatcher.store.acceptance import Fate
+from dispatcher.store.databases.postgresql import weather
 from dispatcher.store.engine import Database, open_database
 from tests.ground import NOW
 from tests.stores import STORES, PostgreSQL, notary
@@ -100,6 +104,36 @@ def test_a_server_that_cannot_be_reached_is_told_without_the_password(url: str) 
     with pytest.raises((StoreUnavailable, Refused), match="postgresql://nobody@there/db can't be") as error:
         open_database(place)
     assert "geheim" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mend"),
+    [
+        ({"database": "no db"}, "create it: createdb 'no db'; or name another in database.url"),
+        ({"username": "nobody-here"}, "create it: createuser nobody-here; or name another user in database.url"),
+        ({"host": "127.0.0.1", "port": 1, "query": {}}, "start the server, or mend host and port in database.url"),
+        ({"query": {"host": "/nowhere"}}, "start the server, or mend host and port in database.url"),
+    ],
+)
+def test_a_connection_that_does_not_come_about_is_told_with_what_mends_it(
+    postgresql: PostgreSQL, changes: dict[str, Any], mend: str
+) -> None:
+    url = make_url(postgresql.url).set(**changes).render_as_string(hide_password=False)
+    with pytest.raises(StoreUnavailable) as error:
+        open_database(Server(Secret(url), "postgresql://there"))
+    assert str(error.value).endswith(f"; {mend}")
+
+
+def test_a_password_that_the_server_does_not_take_is_to_be_mended_and_a_busy_server_waited_for() -> None:
+    """As libpq says it: the tests' own server asks for none."""
+    said = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: FATAL:  '
+    for why, mend in {
+        'password authentication failed for user "us"': "mend the user or the password in database.url, or in"
+        " ~/.pgpass",
+        "the database system is starting up": "try again, and where that lasts look into the server's log",
+    }.items():
+        told = weather(OperationalError("", {}, psycopg.OperationalError(said + why)))
+        assert str(told).endswith(f"{why}; {mend}")
 
 
 # Weather.

@@ -14,6 +14,7 @@ from dispatcher.ground.errors import Unfit
 from dispatcher.ground.place import Server
 from dispatcher.ground.readers import (
     address_and_port,
+    delays,
     header_name,
     header_value,
     http_statuses,
@@ -143,6 +144,20 @@ def test_another_webhook_secret_is_refused_and_never_shown(text: str, why: str) 
     assert why in told
     assert "MfKQ" not in told
     assert "TWZLU" not in told
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ([1, 1, 1], '1 is not a duration; write "1s"'),
+        (["1m", 0.5], '0.5 is not a duration; write it in quotes, like "1m"'),
+        (["1m", True], 'true is not a duration; write it in quotes, like "1m"'),
+        ("1s", '1s is not a list of durations; put it in a list, like ["1m", "30m", "50m"]'),
+        (60, '60 is not a list of durations; write e.g. ["1m", "30m", "50m"]'),
+    ],
+)
+def test_of_delays_the_one_that_is_no_duration_is_named(value: object, told: str) -> None:
+    assert refused(delays, value) == told
 
 
 @pytest.mark.parametrize("statuses", [[200], [200, 599], [204, 302]])

@@ -506,7 +506,7 @@ def test_a_master_key_that_is_missing_is_never_made_anew_over_what_it_locked(
     (fault,) = error.value.faults
     assert fault.where == str(key_file(config))
     assert fault.fault == "is missing: without it what is stored can't be read"
-    assert fault.mend.startswith("put the file back; ")
+    assert fault.mend.startswith("put the file back, or name the one that has the key in secrets.master_key_file")
     assert not key_file(config).exists()
 
 

@@ -306,8 +306,8 @@ def refused(file: Path, *, make: bool) -> str:
 
 
 def test_a_missing_key_file_is_not_replaced_where_something_is_stored_under_it(file: Path) -> None:
-    told = f"{file}: is missing: without it what is stored can't be read; put the file back; "
-    assert refused(file, make=False).startswith(told)
+    told = f"{file}: is missing: without it what is stored can't be read; put the file back, or name the one that has"
+    assert refused(file, make=False).startswith(f"{told} the key in secrets.master_key_file (`dispatcher init` makes")
     assert not list(file.parent.iterdir())
 
 

@@ -19,23 +19,30 @@ _TOKEN = Field("token", bearer_token, required=False)
 _TOKEN_WANTED = Field("token", bearer_token)
 
 Lock = Callable[[bytes, str], str]
+NONE: Mapping[str, str] = {}
 
 
-def read_event(raw: dict[str, Any], operators: Mapping[str, Operator], lock: Lock) -> Event:
+def read_event(
+    raw: dict[str, Any], operators: Mapping[str, Operator], lock: Lock, unfit: Mapping[str, str] = NONE
+) -> Event:
     """The event in one object of JSON (interface.md, Events), whose numbers are int or Decimal; its token locked.
 
-    Raises EventError with all its faults.
+    `unfit`: why those operators that are configured and can't be used can't. Raises EventError with all its faults.
     """
     faults: list[Fault] = []
-    operator = operators.get(_known(raw.pop("operator", None), "operator", operators, faults))
+    named = raw.pop("operator", None)
+    if isinstance(named, str) and named in unfit:
+        why = "; ".join(unfit[named].splitlines())
+        raise EventError([Fault("operator", f"{named!r} can't be used: {why}", "then hand it in again")])
+    operator = operators.get(_known(named, "operator", operators, faults))
     protocol = PROTOCOLS.get(_known(raw.pop("type", None), "type", PROTOCOLS, faults))
     if protocol is None:
         raise EventError(faults)
     terms = None if operator is None else operator.terms[protocol.name]
     per_event = terms is not None and terms.auth is Auth.PER_EVENT
     fields = (*protocol.fields, _TOKEN_WANTED if per_event else _TOKEN)
-    values, unfit = collect_fields(raw, fields, _ENVELOPE)
-    faults += unfit
+    values, wrong = collect_fields(raw, fields, _ENVELOPE)
+    faults += wrong
     if operator is not None and terms is not None:
         faults += [*_not_taken(operator, protocol, terms), *protocol.check(operator, values)]
         if not faults:

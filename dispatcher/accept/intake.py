@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any, Generic, NamedTuple, TypeVar
 
-from dispatcher.accept import Lock, read_event
+from dispatcher.accept import NONE, Lock, read_event
 from dispatcher.ground.clock import Clock
 from dispatcher.ground.errors import EventError, Unfit
 from dispatcher.ground.events import MAX_EVENT_BYTES, Event, parse_json
@@ -36,15 +36,21 @@ class Line(NamedTuple):
 class Sieve(Generic[W]):
     """Reads single lines, and counts what became of them; each refusal is told at once.
 
-    `only` is the one operator whose events are taken; nothing of another's is looked at.
+    `only` is the one operator whose events are taken; nothing of another's is looked at. `unfit`: as in `read_event`.
     """
 
     def __init__(
-        self, operators: Mapping[str, Operator], lock: Lock, refuse: Refuse[W], only: str | None = None
+        self,
+        operators: Mapping[str, Operator],
+        lock: Lock,
+        refuse: Refuse[W],
+        only: str | None = None,
+        unfit: Mapping[str, str] = NONE,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._operators = operators
         self._lock = lock
+        self._unfit = unfit
         self._tell = refuse
         self._only = only
 
@@ -54,7 +60,7 @@ class Sieve(Generic[W]):
             raw = parse_json(text)
             if self._only is not None and is_anothers(raw, self._only):
                 raise EventError([not_yours(self._only).at("operator")])
-            return read_event(raw, self._operators, self._lock)
+            return read_event(raw, self._operators, self._lock, self._unfit)
         except Unfit as unfit:
             self.refuse(where, str(unfit.at("line")))
         except EventError as error:
@@ -100,10 +106,11 @@ class Intake:
         clock: Clock,
         refuse: Refuse[Line],
         traces: Traces | None = None,
+        unfit: Mapping[str, str] = NONE,
     ) -> None:
         self._traces = traces
         self._began = 0
-        self._sieve = Sieve(operators, lock, refuse)
+        self._sieve = Sieve(operators, lock, refuse, unfit=unfit)
         self.counts = self._sieve.counts
         self._database = database
         self._clock = clock

@@ -13,7 +13,7 @@ from dispatcher.cli.common import print_json, scripted
 from dispatcher.cli.opening import opened
 from dispatcher.config import Config, inspect_config, load_toml, where_declared
 from dispatcher.ground.egress import Network
-from dispatcher.ground.errors import ConfigError, DispatcherError, Fault, NotMade, Outdated
+from dispatcher.ground.errors import ConfigError, DispatcherError, Fault, NotMade, Outdated, Refused
 from dispatcher.ground.operator import Operator
 from dispatcher.protocols import SPOKEN
 from dispatcher.roster import COMMAND, Roster, anything_locked, given_keys, key_file, lease_fault, load, open_vault
@@ -78,8 +78,14 @@ def _check_database(config: Config, faults: list[Fault], warnings: list[Fault]) 
         faults.append(Fault("database.url", error.told, f"{error.mend}: {told}"))
     except DispatcherError as error:
         what = "the file or its folder" if isinstance(config.database, Path) else "the server, or the address"
-        faults.append(Fault("database.url", str(error), f"mend {what}, or name another"))
+        faults.append(_as_fault("database.url", error, f"mend {what}, or name another"))
     return []
+
+
+def _as_fault(where: str, error: DispatcherError, otherwise: str = "") -> Fault:
+    """Its sentence, whose mend stands behind the first semicolon; `otherwise`, where it has none."""
+    told, _, mend = str(error).partition("; ")
+    return Fault(where, told, mend or otherwise)
 
 
 def _fit(file: Path, faults: list[Fault], warnings: list[Fault]) -> bool:
@@ -106,13 +112,15 @@ def _check_operators(config: Config, database: Database, faults: list[Fault], wa
             told = f"{count} deliveries wait for it, and it is not configured"
             faults.append(Fault(where_declared(name), told, "configure it, or they wait for ever"))
     _warn_of_key_file(config, warnings)
-    # Only what is locked needs the key, and where something is, none is made.
-    roster = load(database, open_vault(config, database), config) if anything_locked(database) else Roster({}, {}, 0)
+    # Only what is locked needs the key, and where something is, none is made. A key that can't be read is told already.
+    opens = anything_locked(database) and not any(fault.where.startswith("secrets.") for fault in faults)
+    roster = load(database, open_vault(config, database), config) if opens else Roster({}, {}, 0)
     for name in sorted(made & config.operators.keys()):
         told = "was made by `dispatcher operators set`, and this file declares it as well"
         warnings.append(Fault(f"operators.{name}", told, "take it out of the file, or its settings there win"))
     alone = made - config.operators.keys()
-    for name in sorted(alone & roster.faults.keys()):
+    faults += _sealed_under_another(config, database, roster)
+    for name in sorted((alone & roster.faults.keys()) - roster.shut):
         told = "; ".join(roster.faults[name].splitlines())
         mend = f"its deliveries wait; see: dispatcher operators set {name} --help"
         faults.append(Fault(f"operators.{name}", f"is made by a command and can't be used: {told}", mend))
@@ -123,6 +131,23 @@ def _check_operators(config: Config, database: Database, faults: list[Fault], wa
         # That there is no operator is not so.
         warnings[:] = [warning for warning in warnings if warning.where != "operators"]
     return [member.operator for member in fit]
+
+
+def _sealed_under_another(config: Config, database: Database, roster: Roster) -> list[Fault]:
+    """What `run` would refuse, or could not use, for want of the master key that it was sealed under."""
+    found = []
+    for name in sorted(roster.shut):
+        lost = "apply --lost-key" if name in config.declared else f"set {name} …"
+        told, _, mend = roster.faults[name].partition("; ")
+        mend = f"{mend}; or, where that is lost, write its settings anew: dispatcher operators {lost}"
+        found.append(Fault(where_declared(name), f"its stored settings can't be read: {told}", mend))
+    if database.notary is not None:
+        try:
+            with database.reading() as connection:
+                database.notary.prove(connection, 0)
+        except Refused as refused:
+            found.append(_as_fault("secrets.master_key", refused))
+    return found
 
 
 def _warn_of_key_file(config: Config, warnings: list[Fault]) -> None:

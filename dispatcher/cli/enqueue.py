@@ -36,11 +36,12 @@ def command(files: tuple[str, ...], config_path: Path, as_json: bool) -> None:
     """
     config = read_configuration(config_path)
     database = opened(config, create=True)
-    vault, operators = in_force(config, database)
+    vault, roster = in_force(config, database)
     report: Report = _JsonReport() if as_json else _TextReport(len(files) > 1)
     settle_in(0.0002)
     traces = open_traces(config.traces, __version__, lambda told: click.echo(f"traces: {told}", err=True))
-    intake = Intake(database, operators, vault.lock, database.clock(), report.refuse, traces)
+    clock = database.clock()
+    intake = Intake(database, roster.operators, vault.lock, clock, report.refuse, traces, unfit=roster.faults)
     try:
         with _progress(files) as advance:
             for name in files:

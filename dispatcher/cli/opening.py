@@ -36,7 +36,7 @@ def opened_with_journal(config: Config, *, create: bool = False) -> "Database":
     return database
 
 
-def in_force(config: Config, database: "Database") -> "tuple[Vault, Mapping[str, Operator]]":
+def in_force(config: Config, database: "Database") -> "tuple[Vault, Roster]":
     """The vault, and the operators as the database has them.
 
     What the file declares and the database does not know yet is written; what it says otherwise waits for the daemon.
@@ -47,13 +47,16 @@ def in_force(config: Config, database: "Database") -> "tuple[Vault, Mapping[str,
     provision(database, vault, config, database.clock().now(), actor=actor(), only_new=True)
     roster = load(database, vault, config)
     for name, fault in roster.faults.items():
-        mend = "change its settings where it is declared"
+        # Where they can't even be opened, it is not the settings that are at fault.
+        mend = (
+            "until then its events are refused" if name in roster.shut else "change its settings where it is declared"
+        )
         click.echo(f"Warning: operators.{name} can't be used: {fault}; {mend}", err=True)
     for name in config.documents:
         if _waits(config, roster, name):
             told = f"operators.{name} is in force with other settings than {config.path.name} has now"
             click.echo(f"Warning: {told}; `dispatcher run` or a reload of it (SIGHUP) changes that", err=True)
-    return vault, roster.operators
+    return vault, roster
 
 
 def _waits(config: Config, roster: "Roster", name: str) -> bool:

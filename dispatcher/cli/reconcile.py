@@ -105,10 +105,12 @@ def _compared(database: "Database", asked: "Question", output: Path | None) -> "
 
 def _whose(config: Config, database: "Database", name: str) -> "Operator":
     """As it is in force: what its list looks like stands in its settings."""
-    _, operators = in_force(config, database)
-    if name not in operators:
-        raise Refused(no_operator(name, operators))
-    return operators[name]
+    _, roster = in_force(config, database)
+    if name in roster.faults:
+        raise Refused(f"{name} can't be used: {roster.faults[name]}; then run it again")
+    if name not in roster.operators:
+        raise Refused(no_operator(name, roster.operators))
+    return roster.operators[name]
 
 
 @contextmanager

@@ -86,7 +86,9 @@ def load_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        fault = Fault(str(path), f"can't be read ({error.strerror})", "name the file with -c or DISPATCHER_CONFIG")
+        mend = "name the file with -c or DISPATCHER_CONFIG"
+        mend += ", or make one: dispatcher init" if isinstance(error, FileNotFoundError) else ""
+        fault = Fault(str(path), f"can't be read ({error.strerror})", mend)
         raise ConfigError([fault]) from None
     except (ValueError, RecursionError) as error:
         raise ConfigError([Fault(str(path), f"is not TOML ({error})", "mend that line")]) from None
@@ -132,7 +134,8 @@ def inspect_config(raw: Mapping[str, Any], path: Path) -> tuple[Config, list[Fau
         notifications=notifications,
         documents={},
     )
-    for table in (*tables.values(), declared, told, top):
+    # Each puts its own in front of those that are told already: a table that nobody knows, before all that it lacks.
+    for table in (told, declared, *reversed(tables.values()), top):
         table.close()
     _cross_check(config, top)
     faults = list(dict.fromkeys(report.faults))

@@ -8,7 +8,7 @@ from dispatcher.ground.egress import Network
 from dispatcher.ground.errors import Unfit, choices
 from dispatcher.ground.fields import bearer_token, integer, opaque, shown
 from dispatcher.ground.operator import Auth, ClientAuth, Mint, OAuth, Signing, TimeUnit, Tls
-from dispatcher.ground.readers import header_name, header_value, operator_url, webhook_secret
+from dispatcher.ground.readers import header_name, header_value, is_open, operator_url, webhook_secret
 from dispatcher.ground.secret import Secret
 from dispatcher.ground.settings import Table
 from dispatcher.protocols import PROTOCOLS
@@ -36,27 +36,23 @@ def read_auth(table: Table, default: Auth) -> Auth:
 
 
 def read_access(table: Table, auths: Collection[Auth], allow: tuple[Network, ...]) -> Access:
-    """`auths`: those that its message types use; what they need must be there, and nothing that none uses."""
-    token = _fit(table, "token", bearer_token)
-    access = Access(
-        token=token,
+    """`auths`: those that its message types use."""
+    return Access(
+        token=_fit(table, "token", bearer_token),
         mint=_mint(table),
         oauth=_oauth(table, allow),
         headers=_headers(table, auths),
         signing=_signing(table),
         tls=_tls(table),
     )
+
+
+def check_access(table: Table, auths: Collection[Auth], token: Secret | None) -> None:
+    """What its message types use must be there, and nothing that none uses."""
     # An auth that nobody knows says nothing of what it needs.
-    if not any(table.faulty(key) for key in ("auth", *(f"{kind}.auth" for kind in PROTOCOLS))):
-        _fit_together(
-            table,
-            auths,
-            {Auth.BEARER: token is not None, Auth.MINTED: "mint" in table.raw} | {Auth.OAUTH2: "oauth" in table.raw},
-        )
-    return access
-
-
-def _fit_together(table: Table, auths: Collection[Auth], given: Mapping[Auth, bool]) -> None:
+    if any(table.faulty(key) for key in ("auth", *(f"{kind}.auth" for kind in PROTOCOLS))):
+        return
+    given = {Auth.BEARER: token is not None, Auth.MINTED: "mint" in table.raw, Auth.OAUTH2: "oauth" in table.raw}
     for auth, key in _NEEDS.items():
         if auth in auths and not given[auth] and not table.faulty(key):
             also = f"{key}, {key}_env or {key}_file" if auth is Auth.BEARER else f"[{table.at(key)}]"
@@ -135,7 +131,7 @@ def _oauth(operator: Table, allow: tuple[Network, ...]) -> OAuth | None:
     for key, value in (("token_url", url), ("client_id", client_id), ("client_secret", secret)):
         if given and not value and not table.faulty(key):
             table.fault(key, "is missing", f"write {key} as the operator's token endpoint wants it")
-    if url is not None and url.lower().startswith("http:"):
+    if url is not None and is_open(url):
         table.warn("token_url", "is plain http: the client secret travels unencrypted", "use https outside of tests")
     table.close()
     if not (given and url and client_id and secret):

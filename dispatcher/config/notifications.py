@@ -21,7 +21,7 @@ from dispatcher.ground.operator import (
     Tell,
     Terms,
 )
-from dispatcher.ground.readers import operator_url, webhook_secret
+from dispatcher.ground.readers import is_open, operator_url, webhook_secret
 from dispatcher.ground.secret import Secret
 from dispatcher.ground.settings import Table
 from dispatcher.protocols import chat, summary
@@ -89,7 +89,7 @@ def _webhook(table: Table, defaults: Defaults) -> tuple[str | None, Secret]:
         table.fault(key, unfit.fault, unfit.mend)
         return None, Secret("")
     parts = urlsplit(text)
-    if parts.scheme == "http":
+    if is_open(text):
         table.warn(key, "is plain http: its token travels unencrypted", "use https outside of tests")
     origin = f"{parts.scheme}://{parts.netloc}"
     return origin, Secret(text[len(origin) :])

@@ -1,11 +1,11 @@
 """One operator's table: read whole, every fault told, nothing left to interpret (wire-contract.md, Per operator)."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from dispatcher.config.access import read_access, read_auth
+from dispatcher.config.access import check_access, read_access, read_auth
 from dispatcher.config.export import read_export
 from dispatcher.ground.clock import SECOND, duration_text
 from dispatcher.ground.crypto import (
@@ -38,7 +38,7 @@ from dispatcher.ground.operator import (
 )
 from dispatcher.ground.policy import Rule
 from dispatcher.ground.presets import PRESETS
-from dispatcher.ground.readers import codes, delays, http_statuses, json_path, json_values, operator_url
+from dispatcher.ground.readers import codes, delays, http_statuses, is_open, json_path, json_values, operator_url
 from dispatcher.ground.schedule import Delays, Interval, Schedule
 from dispatcher.ground.secret import Secret
 from dispatcher.ground.settings import Table
@@ -66,7 +66,8 @@ def operator_of(name: str, table: Table, defaults: Defaults) -> Operator:
     wanted = [protocol for protocol in PROTOCOLS.values() if table.has(protocol.url)] or list(PROTOCOLS.values())
     terms = {kind: _terms(protocol, table, preset, wanted, defaults) for kind, protocol in PROTOCOLS.items()}
     taken = {kind: own for kind, own in terms.items() if own.url is not None}
-    access = read_access(table, {own.auth for own in taken.values()}, defaults.allow)
+    auths = {own.auth for own in taken.values()}
+    access = read_access(table, auths, defaults.allow)
     connect_timeout, total_timeout = timeouts(table, defaults.connect_timeout, defaults.total_timeout)
     operator = Operator(
         name=name,
@@ -82,14 +83,31 @@ def operator_of(name: str, table: Table, defaults: Defaults) -> Operator:
         traceparent=table.boolean("traceparent", default=False),
         **access,
     )
-    urls = [protocol.url for protocol in PROTOCOLS.values()]
-    _check_order(table, operator.ordering, taken)
     if operator.traceparent and any(header.lower() == "traceparent" for header in operator.headers):
         table.fault("headers.traceparent", "is what traceparent = true sets", "keep one of them")
-    if not taken and not any(table.faulty(key) for key in urls):
-        table.fault(urls[0], "is missing", f'write {listed(urls)}, like "https://…"; more than one may be given')
+    _check_together(table, operator, auths, taken, wanted)
     table.close()
     return operator
+
+
+def _check_together(
+    table: Table, operator: Operator, auths: Set[Auth], taken: Mapping[str, Terms], wanted: Sequence[Protocol]
+) -> None:
+    """What follows from which message types it takes: nothing, as long as a fault keeps that from being known."""
+    urls, meant = [protocol.url for protocol in PROTOCOLS.values()], table.meant()
+    faulty = any(table.faulty(key) for key in urls)
+    if not taken and not faulty and not meant & {*urls}:
+        table.fault(urls[0], "is missing", f'write {listed(urls)}, like "https://…"; more than one may be given')
+    if faulty or meant:
+        return
+    check_access(table, auths, operator.token)
+    for protocol in PROTOCOLS.values():
+        if protocol not in wanted and isinstance(own := table.raw.get(protocol.name), Mapping) and own:
+            mend = f"write {protocol.url}, or leave it out"
+            table.warn(protocol.name, f"says how, and there is no {protocol.url}", mend)
+    if "crypto" in table.raw and _who_encrypts(taken) is None:
+        table.warn("crypto", "is given, and nothing that is sent is encrypted", "leave it out")
+    _check_order(table, operator.ordering, taken)
 
 
 def declared_document(
@@ -122,8 +140,6 @@ def _terms(
 ) -> Terms:
     """One message type: the protocol's defaults; over them the preset's, the operator's, its own for this type."""
     own = table.table(protocol.name)
-    if own.raw and protocol not in wanted:
-        table.warn(protocol.name, f"says how, and there is no {protocol.url}", f"write {protocol.url}, or leave it out")
     url = table.read(protocol.url, None, lambda value: message_url(value, protocol, defaults.allow))
     layers = (protocol.defaults, preset.get(protocol.name, {}), _general(protocol, table.raw, preset, wanted), own.raw)
     terms = Terms(
@@ -134,7 +150,7 @@ def _terms(
         export=read_export(own.table("export"), protocol),
     )
     own.close()
-    if url is not None and url.lower().startswith("http:"):
+    if url is not None and is_open(url):
         table.warn(protocol.url, "is plain http: token and player travel unencrypted", "use https outside of tests")
     return terms
 
@@ -271,7 +287,6 @@ def _who_encrypts(taken: Mapping[str, Terms]) -> str | None:
 
 
 def _reading(operator: Table, preset: Mapping[str, Any], needed_by: str | None) -> CryptoReading | None:
-    given = operator.has("crypto")
     table = operator.table("crypto", preset.get("crypto"))
     key_text, iv_text = table.secret("key"), table.secret("iv")
     encoding = table.choice_or_none("key_encoding", KeyEncoding)
@@ -280,13 +295,8 @@ def _reading(operator: Table, preset: Mapping[str, Any], needed_by: str | None) 
     iv_encoding = table.choice("iv_encoding", IvEncoding.UTF8)
     padding, output = table.choice("padding", Padding.PKCS7), table.choice("output", Output.BASE64)
     table.close()
-    if needed_by is None:
-        if given:
-            operator.warn("crypto", "is given, and nothing that is sent is encrypted", "leave it out")
-        if key_text is None:
-            return None
     if key_text is None:
-        if not table.faulty("key"):
+        if needed_by is not None and not table.faulty("key"):
             table.fault("key", f"is missing, and {needed_by} needs it", "write key, key_env or key_file")
         return None
     if table.faulty("iv"):

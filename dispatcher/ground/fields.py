@@ -118,10 +118,15 @@ def collect_fields(
 
 def unknown(name: str, known: Sequence[str]) -> Fault:
     """A key that nobody reads, with what was probably meant."""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    mend = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+    meant = probably(name, known)
+    mend = f"did you mean {meant!r}?" if meant else f"known here: {', '.join(known)}"
     # A name that can't be seen stands in quotes.
     return Fault(shown(name) if name.strip() else f'"{shown(name)}"', "is not known", mend)
+
+
+def probably(name: str, known: Sequence[str]) -> str | None:
+    """What was probably meant by a name that nobody knows."""
+    return next(iter(get_close_matches(name, known, n=1, cutoff=0.6)), None)
 
 
 def identifier(longest: int) -> Callable[[Any], str]:

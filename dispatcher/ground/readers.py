@@ -84,6 +84,12 @@ def codes(value: Any) -> tuple[str, ...]:
 
 
 def delays(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str):
+        raise Unfit(f"{shown(value)} is not a list of durations", 'put it in a list, like ["1m", "30m", "50m"]')
+    for one in value if isinstance(value, list) else ():
+        if not isinstance(one, str):
+            mend = f'write "{shown(one)}s"' if type(one) is int else 'write it in quotes, like "1m"'
+            raise Unfit(f"{shown(one)} is not a duration", mend)
     return tuple(parse_duration(one) for one in _texts(value, "durations", 'write e.g. ["1m", "30m", "50m"]'))
 
 
@@ -215,6 +221,14 @@ def operator_url(value: Any, allow: tuple[Network, ...]) -> str:
             f'if it is meant, add it to egress.allow, like ["{meant[0]}"]',
         )
     return value
+
+
+def is_open(url: str) -> bool:
+    """Whether whatever is sent there can be read on its way: plain http, and not to this machine itself."""
+    parts = urlsplit(url)
+    address = parse_address(parts.hostname or "")
+    meant = [address] if address is not None else loopback_of(parts.hostname or "")
+    return parts.scheme == "http" and not (meant and all(one.is_loopback for one in meant))
 
 
 def header_name(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from dispatcher.ground.clock import parse_duration
 from dispatcher.ground.errors import Fault, Unfit, choices, listed
-from dispatcher.ground.fields import printable, shown, unknown
+from dispatcher.ground.fields import printable, probably, shown, unknown
 from dispatcher.ground.secret import Secret
 
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", re.ASCII)
@@ -38,6 +38,7 @@ class Table:
         self.path = path
         self.report = report
         self._known: list[str] = []
+        self._begins = len(report.faults)
         if not isinstance(raw, Mapping):
             # Not its value: a key or token may stand where the table should.
             name = printable(".".join(path))
@@ -171,11 +172,17 @@ class Table:
         return Secret(text)
 
     def close(self) -> None:
-        """Call last: whatever nobody asked for is unknown."""
-        for name in self.raw:
-            if name not in self._known:
-                fault = unknown(name, sorted(set(self._known)))
-                self.fault(fault.where, fault.fault, fault.mend)
+        """Call last: whatever nobody asked for is unknown. That is told first: other faults here may come of it."""
+        told = [unknown(name, sorted(set(self._known))) for name in self._strange()]
+        faults = [Fault(self.at(one.where), one.fault, one.mend) for one in told]
+        self.report.faults[self._begins : self._begins] = faults
+
+    def meant(self) -> set[str]:
+        """Call when all has been asked for: the keys that are probably meant by those that nobody asked for."""
+        return {meant for name in self._strange() if (meant := probably(name, sorted(set(self._known))))}
+
+    def _strange(self) -> list[str]:
+        return [name for name in self.raw if name not in self._known]
 
 
 def _one_of(kind: type[E]) -> Callable[[Any], E]:

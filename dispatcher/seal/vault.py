@@ -194,7 +194,10 @@ def _read(path: Path) -> MasterKey:
         raise _faulty(path, unfit.fault, mend) from None
     except FileNotFoundError:
         told = "is missing: without it what is stored can't be read"
-        mend = "put the file back; if it is lost: give another as secrets.master_key, and again what is told to be lost"
+        mend = (
+            "put the file back, or name the one that has the key in secrets.master_key_file (`dispatcher init` makes"
+            " master.key); if the key is lost, give another, and hand in again what is reported as lost"
+        )
         raise _faulty(path, told, mend) from None
     except OSError as error:
         raise _faulty(path, f"can't be read ({error.strerror})", "give the dispatcher the right to read it") from None

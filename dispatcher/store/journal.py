@@ -145,8 +145,7 @@ def begin(database: Database, now: int) -> None:
         raise RuntimeError("the journal begins, and nobody has opened the vault")
     with database.reading() as connection:
         sealed = head(connection).sealed
-        if notary.has_key(connection):
-            notary.key(connection, now)
+        notary.prove(connection, now)
     if not sealed:
         with database.writing() as connection:
             append(connection, notary, [Entry(SEAL, "dispatcher", _SEALED)], now)

@@ -71,9 +71,14 @@ class Notary:
             if self._lost_key:
                 fresh = Key(last.version + 1, secrets.token_bytes(KEY_BYTES), fresh=True, lost=True)
                 return self._make(connection, fresh, now)
-            mend = "give the master key that it was locked under, or, if that is lost: dispatcher operators apply"
-            raise Refused(f"the journal's key can't be opened: {error}; {mend} --lost-key") from None
+            mend = "or, if that key is lost, let the journal go on with another: dispatcher operators apply --lost-key"
+            raise Refused(f"the journal's key can't be opened: {error}; {mend}") from None
         return self._opened
+
+    def prove(self, connection: Connection, now: int) -> None:
+        """Raises Refused where there is a key, and it can't be opened."""
+        if self.has_key(connection):
+            self.key(connection, now)
 
     def has_key(self, connection: Connection) -> bool:
         """Whether one was made."""
@@ -86,13 +91,13 @@ class Notary:
         return key
 
     def every_key(self, connection: Connection) -> Mapping[int, Key | str]:
-        """Each key by its version; the sentence why, for one that can't be opened."""
+        """Each key by its version; for one that can't be opened: that, and why, as the sentence goes on behind it."""
         found: dict[int, Key | str] = {}
         for version, locked in connection.execute(select(_k.version, _k.locked)):
             try:
                 found[version] = Key(version, self._unlock(locked, about(version)))
             except DispatcherError as error:
-                found[version] = str(error)
+                found[version] = f"can't be opened: {error}"
         return found
 
 

@@ -40,7 +40,7 @@ def of_number(place: Place, number: int) -> Found:
     """A store from before there were revisions. Raises Refused for one that nothing leads on from."""
     if number != NUMBER_OF_FIRST:
         told = "let the version that made it finish what waits there, and begin a new one"
-        raise Refused(f"the database {place} has schema {number}, this dispatcher works with {REVISION}: {told}")
+        raise Refused(f"the database {place} has schema {number}, this dispatcher works with {REVISION}; {told}")
     return Found(FIRST, stamped=False)
 
 

@@ -1,6 +1,8 @@
 """The PostgreSQL database: how it is reached, what is weather there, how its workers are woken."""
 
+import re
 import secrets
+import shlex
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from typing import cast
@@ -36,6 +38,11 @@ _MENDS = {
     "53100": "; the server's disk is full: make room there",
 }
 _WAIT = "; try again, and where that lasts look into the server's log"
+# What keeps a connection from coming about has no SQLSTATE here: libpq gives the server's sentence as text.
+_NO_DATABASE = re.compile(r'FATAL: +database "(.+?)" does not exist')
+_NO_ROLE = re.compile(r'FATAL: +role "(.+?)" does not exist')
+_REFUSED = re.compile("Connection refused|Is the server running")
+_PASSWORD = re.compile("FATAL: +password authentication failed|no password supplied")
 
 # The table that had a store's number before there were revisions.
 _NUMBER = "dispatcher_schema"
@@ -128,10 +135,21 @@ def weather(error: DBAPIError) -> StoreUnavailable | None:
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
         passes = error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError)
-        return StoreUnavailable(told(error, _WAIT)) if passes else None
+        return StoreUnavailable(told(error, _not_connected(str(error.orig)))) if passes else None
     if state in _CONTENDED:
         return Contended(told(error, "; try again"))
     return StoreUnavailable(told(error, _WAIT)) if state.startswith(_WEATHER) else None
+
+
+def _not_connected(why: str) -> str:
+    """What mends it, where no connection comes about: whether at a start, or after an outage."""
+    if found := _NO_DATABASE.search(why):
+        return f"; create it: createdb {shlex.quote(found[1])}; or name another in database.url"
+    if found := _NO_ROLE.search(why):
+        return f"; create it: createuser {shlex.quote(found[1])}; or name another user in database.url"
+    if _PASSWORD.search(why):
+        return "; mend the user or the password in database.url, or in ~/.pgpass"
+    return "; start the server, or mend host and port in database.url" if _REFUSED.search(why) else _WAIT
 
 
 def told(error: DBAPIError, otherwise: str = "") -> str:
