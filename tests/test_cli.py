@@ -93,6 +93,9 @@ BAD_LINES: Mapping[bytes, tuple[str, ...]] = {
     b"{": ("line: is not JSON", "write one JSON object a line"),
     b"[]": ("line: is not a JSON object",),
     line(ONE | {"operator": "acne"}).encode(): ("operator: 'acne' is not known; did you mean 'acme'?",),
+    line(ONE | {"operator": 7}).encode(): ('operator: 7 is not text; write "acme"',),
+    line(ONE | {"game_id": "7"}).encode(): ('game_id: "7" is text; write it without quotes',),
+    line(ONE | {"time": 1795309500.5}).encode(): ("time: 1795309500.5 is not a whole number",),
     line(ONE | {"type": "notify"}).encode(): ("type: 'notify' is not known; did you mean 'notice'?",),
     line(ONE, without=["uid"], total_bet="1e-9", game_id="1.5").encode(): (
         "uid: is missing; add it",
