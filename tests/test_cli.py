@@ -904,7 +904,22 @@ def test_every_command_explains_itself(words: list[str], flag: str) -> None:
 def test_a_command_that_is_none_is_wrong_use() -> None:
     result = CliRunner().invoke(main, ["enqeue"])
     assert result.exit_code == 2
-    assert "No such command 'enqeue'" in result.output
+    assert "No such command 'enqeue'. Did you mean 'enqueue'?" in result.output
+
+
+@pytest.mark.parametrize("words", [["-c", "config.toml", "log"], ["--config=x", "log"], ["--json", "stats"]])
+def test_an_option_of_a_command_that_stands_before_it_is_told_where_to_stand(words: list[str]) -> None:
+    result = CliRunner().invoke(main, words)
+    option = words[0].partition("=")[0]
+    assert result.exit_code == 2
+    assert f"Error: {option} stands before the command; write it after, like `dispatcher log -c FILE`" in result.output
+    assert "No such option '--colour'" in CliRunner().invoke(main, ["--colour", "log"]).output
+
+
+def test_who_resolves_without_a_note_is_told_what_to_say(desk: Desk) -> None:
+    done = desk.call("dead", "resolve", "acme", "1")
+    assert (done.status, done.out) == (2, "")
+    assert "--note is missing; say what was agreed, and who agreed to it" in done.err
 
 
 def test_the_module_is_the_command() -> None:

@@ -152,19 +152,23 @@ def _make(
 @command.command(name="resolve")
 @_keys
 @filters
-@click.option("--note", required=True, help="What was agreed, and with whom; it stands in the log for good.")
+@click.option("--note", help="What was agreed, and with whom; it stands in the log for good.  [required]")
 @_dry_run
 @tabled
 def resolve_(
     keys: tuple[str, ...],
     where: Filter,
-    note: str,
+    note: str | None,
     dry_run: bool,
     config_path: Path,
     as_json: bool,
     lang: str | None,
 ) -> None:
     """Close by hand what was settled with the operator in another way: OPERATOR KEY..., or filters with --since."""
+    if note is None:
+        raise click.UsageError(
+            "--note is missing; say what was agreed, and who agreed to it: it stands in the log for good"
+        )
     if not note.strip():
         raise click.UsageError("--note is empty: write what was agreed, and with whom")
     config = read_configuration(config_path)
