@@ -292,7 +292,6 @@ def test_a_row_has_the_promised_fields_and_amounts_as_text(desk: Desk) -> None:
         (["--status", "pending"], [THREE]),
         (["--status", "resolved"], []),
         (["--operator", "acme"], [THREE, TWO, ONE]),
-        (["--operator", "other"], []),
         (["--type", "notice"], [THREE, TWO, ONE]),
         (["--uid", "player-2"], [TWO]),
         (["--key", TWO["order_no"]], [TWO]),
@@ -313,6 +312,39 @@ def test_the_log_shows_what_fits_every_filter_newest_first(
     graves: Desk, options: list[str], found: list[dict[str, Any]]
 ) -> None:
     assert keys(graves.call("log", "--json", *options)) == [event["order_no"] for event in found]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            "log",
+            "tail --for 1s",
+            "stats",
+            "stats --watch --for 1s",
+            "forecast",
+            "audit",
+            "replays list",
+            "dead list",
+            "dead export",
+        ),
+        *("dead replay --since 1h", "dead resolve --since 1h --note x"),
+    ],
+)
+def test_a_name_that_neither_the_settings_nor_a_delivery_knows_is_no_empty_answer(graves: Desk, words: str) -> None:
+    done = graves.call(*words.split(), "--operator", "acmee")
+    assert (done.status, done.out) == (1, "")
+    assert 'there is no operator acmee; write "acme"' in done.err
+    notified = graves.call(*words.split(), "--operator", "notify:ops")
+    assert (notified.status, 'there is no operator notify:ops; write "acme"' in notified.err) == (1, True)
+
+
+def test_an_operator_that_is_gone_is_found_by_its_deliveries(graves: Desk) -> None:
+    graves.operators["bolt"] = graves.operators.pop("acme")
+    graves.change("DELETE FROM operators")
+    graves.write()
+    assert len(keys(graves.call("log", "--json", "--operator", "acme"))) == 3
+    assert keys(graves.call("log", "--json", "--operator", "bolt")) == []
 
 
 def test_the_log_shows_fifty_unless_more_are_asked_for(desk: Desk) -> None:
@@ -634,8 +666,8 @@ def test_dead_letters_are_exported_as_a_table_for_spreadsheets(graves: Desk, to_
     rows = list(csv.DictReader(StringIO(text[1:])))
     assert list(rows[0]) == EXPORTED
     assert [(row["key"], row["net_win"], row["ambiguous"]) for row in rows] == [
-        (TWO["order_no"], "2.5", "True"),
-        (ONE["order_no"], "2.5", "False"),
+        (TWO["order_no"], "2.5", "true"),
+        (ONE["order_no"], "2.5", "false"),
     ]
 
 
