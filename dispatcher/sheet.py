@@ -20,7 +20,12 @@ def line(values: Iterable[object]) -> str:
 
 
 def harmless(value: object) -> object:
-    """A text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers."""
+    """A text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers.
+
+    Yes and no are written as in JSON.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value

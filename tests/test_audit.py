@@ -673,6 +673,8 @@ def test_the_command_says_what_is_wrong_and_counts_the_rest(office: Office) -> N
     status, told = office.audit()
     assert (status, told["faults"], len(told["findings"])) == (1, 100, 100)
     assert {one["check"]: one["faults"] for one in told["checks"] if one["faults"]} == {"attempts": 50, "content": 50}
+    assert 'no operator bolt; write "acme"' in office.call("audit", "--operator", "bolt").stderr
+    assert office.call("operators", "set", "bolt", "callback_url=https://bolt.example").exit_code == 0
     assert office.audit("--operator", "bolt")[0] == 0
     assert office.audit("--since", "2h")[0] == 0
 

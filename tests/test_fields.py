@@ -129,6 +129,24 @@ def test_an_integer_is_taken_at_its_bounds_and_not_beyond() -> None:
             read(value)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("7", '"7" is text; write it without quotes: three to five'),
+        ("-7.5", '"-7.5" is text; write it without quotes: three to five'),
+        ("seven", "seven is not a whole number; write three to five"),
+        (Decimal("1795309500.5"), "1795309500.5 is not a whole number; write three to five"),
+        (True, "true is not a whole number; write three to five"),
+        (None, "null is not a whole number; write three to five"),
+        ([7], "a list is not a whole number; write three to five"),
+    ],
+)
+def test_a_number_of_the_wrong_kind_is_shown_as_the_event_wrote_it(value: object, told: str) -> None:
+    with pytest.raises(Unfit) as refused:
+        integer(3, 5, "three to five")(value)
+    assert str(refused.value) == told
+
+
 def test_a_schema_says_the_bounds_of_its_reader() -> None:
     name = schema_of(identifier(7))
     assert (name["minLength"], name["maxLength"]) == (1, 7)

@@ -28,6 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.cli import main
+from dispatcher.cli.verdict import FEW
 from dispatcher.ground.crypto import CipherName, CryptoReading, IvEncoding, IvMode, KeyEncoding, Output, Padding
 from dispatcher.verify.advice import LANGUAGES, advise
 from dispatcher.verify.foreign import TEXT_MISTAKES
@@ -574,6 +575,95 @@ def test_a_plaintext_under_an_impossible_key_cannot_be_made() -> None:
     said = verify("--key", "abc", "--plaintext", ORDER)
     assert said.status == 1
     assert "utf8 gives 3 bytes" in said.out
+
+
+def test_people_see_the_first_few_of_what_a_plaintext_gives_and_all_of_it_where_they_ask() -> None:
+    words = ["--key", KEY, "--iv", IV, "--plaintext", ORDER]
+    few, every = verify(*words).out, verify(*words, "--all").out
+    assert (few.count("key_encoding = "), len(few.splitlines()) < 40) == (FEW, True)
+    assert f"{every.count('(the same each time') + every.count('(another one') - FEW} further readings" in few
+    assert "not shown" not in every
+    assert verify("--key", KEY, "--all", "--ciphertext", CT).status == 2
+
+
+MANGO = """
+[operators.mango]
+notice_url = "https://mango.example/Demo/notice"
+token = "the-token-of-mango"
+crypto = {{ key = "{key}", iv = "0102030405060708", key_encoding = "{encoding}" }}
+"""
+DIGITS = "00112233445566778899001122334455"
+
+
+@pytest.mark.parametrize(
+    ("key", "encoding", "own"),
+    [
+        (DIGITS, "hex", DIGITS),
+        (DIGITS[:16], "utf8", DIGITS[:16]),
+        (base64.b64encode(bytes(range(200, 216))).decode(), "base64", None),
+        (DIGITS, "utf8_first16", None),
+        (DIGITS[:30] + "AA", "hex", None),
+    ],
+)
+def test_settings_that_take_another_text_than_the_configured_say_so(
+    key: str, encoding: str, own: str | None, tmp_path: Path
+) -> None:
+    """What says nothing of a text is what the same settings give with the configured texts."""
+    (tmp_path / "config.toml").write_text(MANGO.format(key=key, encoding=encoding), "utf-8")
+    words = ["--operator", "mango", "-c", str(tmp_path / "config.toml"), "--plaintext", ORDER]
+    hidden = (key, "0102030405060708")
+    rows = verify(*words, "--json", hidden=hidden).json()["readings"]
+    assert (rows[0]["key_encoding"], rows[0]["key_written"], rows[0]["iv_written"]) == (encoding, None, None)
+    plainly = verify("--key", key, "--iv", hidden[1], "--plaintext", ORDER, "--json").json()["readings"]
+    names = ("key_encoding", "cipher", "iv_mode", "iv_encoding", "padding", "output")
+    right = {tuple(row[name] for name in names): row["ciphertext"] for row in plainly}
+    plain = [row for row in rows if (row["key_written"], row["iv_written"]) == (None, None)]
+    assert all(
+        right[tuple(row[name] for name in names)] == row["ciphertext"]
+        for row in plain
+        if row["iv_mode"] != "random_prefix"
+    )
+    if own is not None:
+        assert {tuple(row[name] for name in names) for row in plain} == {*right}
+    told = verify(*words, "--all", hidden=hidden).out
+    for row in rows:
+        if row["output"] == "base64" and row["key_written"] and row["iv_mode"] == "zero":
+            assert f"with the key written as {row['key_written']}" in told
+
+
+def test_what_decrypts_with_another_text_than_the_configured_is_told_with_it(config: Path) -> None:
+    text = sealed(key=OWN.key.hex().encode()).hex()
+    said = verify("--operator", "acme", "-c", str(config), "--ciphertext", text, hidden=("0123456789abcdef", IV))
+    assert "To write into the configuration, with the key written as hex:" in said.out
+
+
+# What to do next
+
+NOT_THE_KEY = "this is not the key, or the ciphertext was altered"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "told"),
+    [
+        (KEY, b64(bytes(range(48))), [NOT_THE_KEY]),
+        (KEY, b64(bytes(range(16))), ["give a longer one", NOT_THE_KEY]),
+        (KEY, b64(bytes(range(43))), ["copy `data` whole"]),
+        (KEY, b64(sealed())[:-6], ["copy `data` whole"]),
+        (KEY[:-1], b64(bytes(range(48))), ["whether a character of it was lost", NOT_THE_KEY]),
+        ("abc", b64(bytes(range(48))), ["whether a character of it was lost"]),
+    ],
+)
+def test_what_nothing_explains_ends_with_what_to_do(key: str, text: str, told: list[str]) -> None:
+    said = verify("--key", key, "--iv", IV, "--ciphertext", text)
+    steps = verify("--key", key, "--iv", IV, "--ciphertext", text, "--json").json()["next"]
+    assert [part in step for part, step in zip(told, steps, strict=True)] == [True] * len(told)
+    assert said.out.splitlines()[-1] == steps[-1]
+
+
+def test_what_is_explained_says_nothing_of_another_key() -> None:
+    for iv in (IV, "totally another!"):
+        assert tried(b64(sealed()), iv=iv).json()["next"] == []
+    assert "a key has 16, 24 or 32 bytes" in verify("--key", "abc", "--plaintext", ORDER).out
 
 
 # Where the texts come from

@@ -88,8 +88,9 @@ def _whole(event: Event, operator: Operator, values: Mapping[str, Any], lock: Lo
 def _known(value: object, name: str, known: Mapping[str, object], faults: list[Fault]) -> str:
     if isinstance(value, str) and value in known:
         return value
-    if value is None:
-        faults.append(Fault(name, "is missing", f"write {choices(known)}" if known else "configure an operator first"))
+    if not isinstance(value, str):
+        told = "is missing" if value is None else f"{shown(value)} is not text"
+        faults.append(Fault(name, told, f"write {choices(known)}" if known else "configure an operator first"))
     else:
         fault = unknown(shown(value), list(known))
         faults.append(

@@ -39,6 +39,10 @@ _COMMANDS = {
 }
 
 
+# What nearly every command takes, and so is first written where it would hold for all of them.
+_OF_THE_COMMANDS = ("-c", "--config", "--json", "--lang")
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -49,6 +53,24 @@ class _Commands(click.Group):
         command = import_module(f"dispatcher.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in _OF_THE_COMMANDS:
+                raise
+            told = f"{error.option_name} stands before the command; write it after, like `dispatcher log -c FILE`"
+            raise click.UsageError(told, ctx) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            # The group itself has none until one is called, and so nothing to suggest.
+            raise click.exceptions.NoSuchCommand(error.command_name, possibilities=_COMMANDS, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """What no command has a sentence for is a bug of ours, and ends in one; with --debug in its traceback."""

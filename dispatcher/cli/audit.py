@@ -11,7 +11,7 @@ import orjson
 
 from dispatcher.accept import refrozen
 from dispatcher.cli.common import Moment, print_table, progress, read_configuration, tabled
-from dispatcher.cli.opening import opened
+from dispatcher.cli.opening import opened_about
 from dispatcher.ground.errors import EventError
 from dispatcher.ground.fields import printable
 from dispatcher.ground.lang import Words, words
@@ -61,7 +61,7 @@ def command(
     by day, and give it with --head later; so an end that was cut off is found. Exit status 1 with what is wrong.
     """
     config = read_configuration(config_path)
-    database = opened(config)
+    database = opened_about(config, operator)
     vault, seen = open_vault(config, database), Seen()
     operators = load(database, vault, config).operators or config.operators
     keys = Notary(vault.lock, vault.unlock).every_key

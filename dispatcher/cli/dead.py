@@ -11,7 +11,7 @@ import click
 
 from dispatcher import sheet
 from dispatcher.cli.common import actor, print_json, read_configuration, scripted, tabled
-from dispatcher.cli.opening import opened
+from dispatcher.cli.opening import opened_about
 from dispatcher.cli.rows import filters, paged, print_page, print_rows
 from dispatcher.ground.errors import Refused
 from dispatcher.ground.lang import Words, words
@@ -42,7 +42,7 @@ def list_(
     lang: str | None,
 ) -> None:
     """What is dead, newest first; --since and --until bound the time at which it died."""
-    database = opened(read_configuration(config_path))
+    database = opened_about(read_configuration(config_path), where.operator)
     page = find(database, _dead(where), limit, before)
     print_page(page, limit, words(lang), json=as_json, dead=True)
 
@@ -87,7 +87,7 @@ def replay_(
     if note is not None and not note.strip():
         raise click.UsageError("--note is empty: write why they are sent again")
     config = read_configuration(config_path)
-    database = opened(config)
+    database = opened_about(config, where.operator)
     if pace is not None:
         which = _which(keys, where)._replace(even_superseded=even_superseded)
         if dry_run:
@@ -152,23 +152,27 @@ def _make(
 @command.command(name="resolve")
 @_keys
 @filters
-@click.option("--note", required=True, help="What was agreed, and with whom; it stands in the log for good.")
+@click.option("--note", help="What was agreed, and with whom; it stands in the log for good.  [required]")
 @_dry_run
 @tabled
 def resolve_(
     keys: tuple[str, ...],
     where: Filter,
-    note: str,
+    note: str | None,
     dry_run: bool,
     config_path: Path,
     as_json: bool,
     lang: str | None,
 ) -> None:
     """Close by hand what was settled with the operator in another way: OPERATOR KEY..., or filters with --since."""
+    if note is None:
+        raise click.UsageError(
+            "--note is missing; say what was agreed, and who agreed to it: it stands in the log for good"
+        )
     if not note.strip():
         raise click.UsageError("--note is empty: write what was agreed, and with whom")
     config = read_configuration(config_path)
-    database = opened(config)
+    database = opened_about(config, where.operator)
     rows = _chosen(database, keys, where)
     if dry_run:
         change = sort_out(rows, Verb.RESOLVE)
@@ -193,7 +197,7 @@ def export(
     as_json: bool,
 ) -> None:
     """Dead letters as CSV (UTF-8 with a mark, so that spreadsheets read Chinese) or NDJSON, without a limit."""
-    database = opened(read_configuration(config_path))
+    database = opened_about(read_configuration(config_path), where.operator)
     rows = find(database, _dead(where), None)
     with _opened(output) as file:
         if kind_of_file == "csv" and not as_json:

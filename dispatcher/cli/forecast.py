@@ -7,11 +7,10 @@ import click
 
 from dispatcher.cli.common import Length, clock_time, print_json, print_table, read_configuration, tabled
 from dispatcher.cli.figures import age_text
-from dispatcher.cli.opening import no_operator, opened
+from dispatcher.cli.opening import opened_about
 from dispatcher.config import Config
 from dispatcher.forecast import ASSUMED, OUTAGES, Circumstances, Outlook, circumstances, forecast
 from dispatcher.ground.clock import HOUR, MILLISECOND, MINUTE, duration_text, iso
-from dispatcher.ground.errors import Refused
 from dispatcher.ground.lang import Words, words
 from dispatcher.roster import load, open_vault
 from dispatcher.stats import flow_of
@@ -41,7 +40,7 @@ def command(operator: str | None, outages: tuple[int, ...], config_path: Path, a
     or held. What is assumed stands below the table, and in --json.
     """
     config, said = read_configuration(config_path), words(lang)
-    database = opened(config)
+    database = opened_about(config, operator)
     lengths = sorted(set(outages)) or list(OUTAGES)
     now = database.clock().now()
     expected = _expected(config, database, operator, lengths, now)
@@ -61,8 +60,6 @@ def _expected(config: Config, database: Database, only: str | None, lengths: Seq
     with database.reading() as connection:
         behind = parked(connection)
     names = operators_with_work(database) | under_way.keys() | behind.keys()
-    if only is not None and only not in names | there.keys():
-        raise Refused(no_operator(only, there))
     begin = now - HOUR - (now - HOUR) % MINUTE
     flows = flow_of(minutes.read(database, begin, now + MINUTE, only, step=366 * 24 * HOUR), (now - begin) / 1e6)
     expected = {}

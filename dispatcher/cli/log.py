@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dispatcher.cli.common import read_configuration, tabled
-from dispatcher.cli.opening import opened
+from dispatcher.cli.opening import opened_about
 from dispatcher.cli.rows import filters, paged, print_page
 from dispatcher.ground.lang import words
 from dispatcher.ground.policy import Status
@@ -30,6 +30,6 @@ def command(
     lang: str | None,
 ) -> None:
     """The wallet-flow log, newest first. A * after a reason: the operator may have booked it all the same."""
-    database = opened(read_configuration(config_path))
+    database = opened_about(read_configuration(config_path), where.operator)
     where = replace(where, status=Status(status) if status else None, key=key)
     print_page(find(database, where, limit, before), limit, words(lang), json=as_json)

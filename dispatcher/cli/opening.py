@@ -8,8 +8,9 @@ import click
 
 from dispatcher.cli.common import actor
 from dispatcher.config import Config
-from dispatcher.ground.errors import ConfigError, DispatcherError, Fault, choices
+from dispatcher.ground.errors import ConfigError, DispatcherError, Fault, Refused, choices
 from dispatcher.ground.fields import printable
+from dispatcher.ground.operator import NOTIFY
 
 if TYPE_CHECKING:
     from dispatcher.ground.operator import Operator
@@ -24,6 +25,24 @@ def opened(config: Config, *, create: bool = False) -> "Database":
 
     database = open_database(config.database, create=create)
     click.get_current_context().call_on_close(database.close)
+    return database
+
+
+def opened_about(config: Config, operator: str | None) -> "Database":
+    """As `opened`, for what is asked about one operator, if any: one that is gone is known by its deliveries.
+
+    Raises Refused where it is known neither to the file nor to the store: nothing found would say that all is well.
+    """
+    from dispatcher.store.ledger import Filter, find
+    from dispatcher.store.operators import standings
+
+    database = opened(config)
+    if operator is None or operator in config.declared:
+        return database
+    known = {*config.declared, *(row.name for row in standings(database))}
+    if operator not in known and not any(find(database, Filter(operator=operator), 1)):
+        fitting = known if operator.startswith(NOTIFY) else {one for one in known if not one.startswith(NOTIFY)}
+        raise Refused(no_operator(operator, fitting))
     return database
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dispatcher.cli.common import actor, clock_time, print_json, print_table, progress, read_configuration, tabled
-from dispatcher.cli.opening import opened
+from dispatcher.cli.opening import opened, opened_about
 from dispatcher.cli.rows import NUMBER, limit_option
 from dispatcher.ground.errors import Refused
 from dispatcher.ground.lang import Words, words
@@ -35,7 +35,7 @@ def command() -> None:
 @tabled
 def list_(operator: str | None, limit: int, config_path: Path, as_json: bool, lang: str | None) -> None:
     """The newest first, with their progress."""
-    database = opened(read_configuration(config_path))
+    database = opened_about(read_configuration(config_path), operator)
     jobs, now = replays.all_of(database, operator, limit), database.clock().now()
     if as_json:
         for job in jobs:

@@ -1,14 +1,16 @@
 """`dispatcher stats`: how things stand, once or as long as somebody looks."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from dispatcher.cli.common import Length, print_json, print_table, read_configuration, tabled
 from dispatcher.cli.figures import COLUMNS, cells, reasons_text
-from dispatcher.cli.opening import opened
+from dispatcher.cli.opening import opened_about
 from dispatcher.cli.watch import Glance, watch
 from dispatcher.ground.clock import MILLISECOND, SECOND
+from dispatcher.ground.errors import StoreUnavailable
 from dispatcher.ground.lang import Words, words
 from dispatcher.stats import Picture, picture
 from dispatcher.store.engine import open_database
@@ -43,13 +45,16 @@ def command(
     """
     config, said = read_configuration(config_path), words(lang)
     if watching:
+        # A live view says itself that the store is away.
+        with suppress(StoreUnavailable):
+            opened_about(config, operator)
         glance = Glance(
             lambda: open_database(config.database, create=False, patience=PATIENCE_SECONDS, silence=SILENCE_SECONDS),
             lambda database: picture(database, database.clock().now(), operator=operator, exact=exact),
         )
         watch(glance, said, interval / SECOND, None if length is None else length / SECOND, as_json=as_json)
         return
-    database = opened(config)
+    database = opened_about(config, operator)
     shown = picture(database, database.clock().now(), operator=operator, exact=exact)
     if as_json:
         print_json(shown.as_json())

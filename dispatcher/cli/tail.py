@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from dispatcher.cli.common import Length, print_json, read_configuration, tabled, until_stopped
-from dispatcher.cli.opening import opened
+from dispatcher.cli.opening import opened_about
 from dispatcher.cli.rows import NUMBER
 from dispatcher.ground.clock import MILLISECOND, SECOND, iso, to_datetime
 from dispatcher.ground.errors import StoreUnavailable
@@ -71,7 +71,7 @@ def command(
     the store on, at most 5 s later. Where something was missed, a line says so. A * : the operator may have booked it.
     """
     where = Filter(type=given.pop("kind"), **given)
-    database, said = opened(read_configuration(config_path)), words(lang)
+    database, said = opened_about(read_configuration(config_path), where.operator), words(lang)
     end = None if length is None else time.monotonic() + length / SECOND
     with until_stopped(), closing(_follow(database, end, said, as_json=as_json)) as every:
         chosen = (one for one in every if where.fits(one) and (one.reason is not None or not failed))

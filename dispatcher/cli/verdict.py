@@ -10,29 +10,43 @@ from dispatcher.cli.common import print_json
 from dispatcher.ground.crypto import BLOCK, IvEncoding, KeyEncoding, Output
 from dispatcher.ground.errors import listed
 from dispatcher.ground.fields import printable
-from dispatcher.verify.advice import Advice, advise
+from dispatcher.verify.advice import Advice, advise, next_steps
 from dispatcher.verify.mistakes import Found, find
 from dispatcher.verify.plaintext import Worth
-from dispatcher.verify.readings import Material, ciphertext_sizes, key_text_size, presets_for, sizes
+from dispatcher.verify.readings import (
+    Material,
+    Reading,
+    ciphertext_sizes,
+    key_text_size,
+    presets_for,
+    rewritten,
+    sizes,
+)
 from dispatcher.verify.trials import EITHER_OR, Trial, make_all, try_all
 
+# So many of what a plaintext gives are shown unless all are asked for.
+FEW = 4
 
-def reach_verdict(material: Material, text: str, kind: str, *, as_json: bool) -> int:
+
+def reach_verdict(material: Material, text: str, kind: str, *, every: bool = False, as_json: bool) -> int:
     """Tries everything on a text of this kind ("ciphertext" or "plaintext") and says it; returns the exit status."""
     making = kind == "plaintext"
     trials = make_all(material, text) if making else try_all(material, text.strip())
     decrypts = any(trial.decrypts for trial in trials)
     found = [] if making or decrypts else find(material, text)
+    steps = [] if decrypts or found else [*next_steps(trials, None if making else text.strip())]
     if as_json:
-        print_json(_document(material, trials, found, None if making else text))
-    elif making:
-        _print_made(material, trials)
+        print_json(_document(material, trials, found, None if making else text) | {"next": steps})
+    elif making and trials:
+        _print_made(material, trials, every=every)
     elif decrypts:
         _print_decrypted(material, trials)
     else:
-        _print_failed(trials, found)
+        _print_failed(material, trials, found)
     if not as_json and not decrypts:
         _print_given(material, None if making else text)
+        for step in steps:
+            click.echo(f"\n{step}")
     return 0 if decrypts else 1
 
 
@@ -41,7 +55,7 @@ def _document(
 ) -> dict[str, Any]:
     best = trials[0] if trials and trials[0].decrypts else None
     return {
-        "readings": [_row(trial) for trial in trials],
+        "readings": [_row(material, trial) for trial in trials],
         "mistakes": [_found_row(one) for one in found],
         "settings": best.reading.toml() if best else None,
         "presets": presets_for(best.reading) if best else [],
@@ -53,12 +67,15 @@ def _document(
     }
 
 
-def _row(trial: Trial) -> dict[str, Any]:
+def _row(material: Material, trial: Trial) -> dict[str, Any]:
+    otherwise = rewritten(material, trial.reading)
     row = trial.reading.settings() | {
         "decrypts": trial.decrypts,
         "plaintext": trial.plaintext,
         "note": trial.note,
         "from_byte_16": trial.tail,
+        "key_written": otherwise.get("key"),
+        "iv_written": otherwise.get("iv"),
     }
     return row if trial.ciphertext is None else row | {"ciphertext": trial.ciphertext}
 
@@ -99,8 +116,8 @@ def _print_decrypted(material: Material, trials: Sequence[Trial]) -> None:
     for group in groups:
         click.echo(f"\n  {_quoted(group[0].plaintext)}\n  ({group[0].note})")
         if len(groups) > 1:
-            click.echo(f"  {_settings(group[0].reading.settings())}")
-        _print_same(group)
+            click.echo(f"  {_settings(group[0].reading.settings())}{_otherwise(material, group[0].reading)}")
+        _print_same(material, group)
     _print_settings(material, good[0])
     click.echo("\nWhat typical code makes of these settings:")
     _print_languages(material, good[0])
@@ -117,11 +134,21 @@ def _grouped(trials: Iterable[Trial]) -> list[list[Trial]]:
     return list(groups.values())
 
 
-def _print_same(group: Sequence[Trial]) -> None:
+def _otherwise(material: Material, reading: Reading) -> str:
+    """Which text a reading takes, where it isn't the configured one: its settings alone would give something else."""
+    told = [
+        f"the {'IV' if name == 'iv' else name} written as {manner}"
+        for name, manner in rewritten(material, reading).items()
+    ]
+    return f", with {' and '.join(told)}" if told else ""
+
+
+def _print_same(material: Material, group: Sequence[Trial]) -> None:
     """What else gives the same: only the settings that differ."""
     first = group[0].reading.settings()
     others = [
         " and ".join(f'{name} = "{value}"' for name, value in trial.reading.settings().items() if value != first[name])
+        + _otherwise(material, trial.reading)
         for trial in group[1:]
     ]
     if any(others):
@@ -134,7 +161,8 @@ def _print_settings(material: Material, best: Trial) -> None:
     if best.reading.crypto() == material.own:
         click.echo("\nThat is what the configuration says already.")
         return
-    click.echo(f"\nTo write into the configuration, with key and iv beside it:\n  {best.reading.toml()}")
+    beside = _otherwise(material, best.reading) or ", with key and iv beside it"
+    click.echo(f"\nTo write into the configuration{beside}:\n  {best.reading.toml()}")
     fitting = presets_for(best.reading)
     if fitting:
         told = listed([f'preset = "{name}"' for name in fitting])
@@ -154,7 +182,7 @@ def _print_rest(title: str, trials: Sequence[Trial]) -> None:
             click.echo(f"  {count:>4}  {note}")
 
 
-def _print_failed(trials: Sequence[Trial], found: Sequence[Found]) -> None:
+def _print_failed(material: Material, trials: Sequence[Trial], found: Sequence[Found]) -> None:
     click.secho("No reading decrypts it." if trials else "No reading gives a key for AES.", bold=True)
     if found:
         click.echo("\nA known mistake explains it:" if len(found) == 1 else "\nEach of these explains it:")
@@ -162,7 +190,7 @@ def _print_failed(trials: Sequence[Trial], found: Sequence[Found]) -> None:
         _print_found(one)
     # A whole text under a mistake says more than half of one.
     for trial in _tails(trials) if not found or found[0].worth is Worth.TAIL else ():
-        _print_tail(trial)
+        _print_tail(material, trial)
     _print_rest("The readings", trials)
 
 
@@ -185,11 +213,12 @@ def _print_found(found: Found) -> None:
     click.echo(f"  with {_settings(found._asdict())}")
 
 
-def _print_tail(trial: Trial) -> None:
+def _print_tail(material: Material, trial: Trial) -> None:
     click.echo("")
     click.secho(f"  {trial.note}", bold=True)
     click.echo(f"  …{_quoted(trial.tail)}")
-    click.echo(f"  with {_settings(trial.reading.settings() | {'iv_mode': None, 'iv_encoding': None})}")
+    settings = _settings(trial.reading.settings() | {"iv_mode": None, "iv_encoding": None})
+    click.echo(f"  with {settings}{_otherwise(material, trial.reading)}")
     click.echo("  Ask the operator for the IV of 16 bytes, and whether it stands in front of each message.")
 
 
@@ -202,20 +231,24 @@ def _print_given(material: Material, ciphertext: str | None) -> None:
     click.echo(f"  {wanted}, a ciphertext whole blocks of {BLOCK}.")
 
 
-def _print_made(material: Material, trials: Sequence[Trial]) -> None:
-    """One alphabet is enough for people; the others are in the JSON."""
+def _print_made(material: Material, trials: Sequence[Trial], *, every: bool) -> None:
+    """One alphabet is enough for people; the others are in the JSON. So is one padding in a short list."""
     output = material.own.output if material.own else Output.BASE64
     groups = _grouped(trial for trial in trials if trial.reading.output is output)
+    padding = groups[0][0].reading.padding
+    shown = groups if every else [group for group in groups if group[0].reading.padding is padding][:FEW]
     click.secho(f"A right implementation sends, as {output} (--json has the others):", bold=True)
     if material.own:
         click.echo("The first is as configured; below it, its key and IV read as if their texts meant something else.")
-    for group in groups:
+    for group in shown:
         trial = group[0]
-        click.echo(f"\n  {_settings(trial.reading.settings())} ({trial.note})\n  {trial.ciphertext}")
-        _print_same(group)
-    if groups:
-        click.echo("\nWhat typical code makes of the first of these settings:")
-        _print_languages(material, groups[0][0])
+        told = f"{_settings(trial.reading.settings())}{_otherwise(material, trial.reading)}"
+        click.echo(f"\n  {told} ({trial.note})\n  {trial.ciphertext}")
+        _print_same(material, group)
+    if len(shown) < len(groups):
+        click.echo(f"\n{len(groups) - len(shown)} further readings are not shown; --all shows them.")
+    click.echo("\nWhat typical code makes of the first of these settings:")
+    _print_languages(material, groups[0][0])
 
 
 def _settings(values: Mapping[str, Any]) -> str:

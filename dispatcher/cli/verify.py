@@ -29,9 +29,10 @@ _SECRET = ("key", "iv")
 @click.option("--ciphertext-file", metavar="FILE", help="A file with it, or -.")
 @click.option("--plaintext", metavar="TEXT", help="Instead: what a right implementation makes of this text.")
 @click.option("--plaintext-file", metavar="FILE", help="A file with it, or -; a line end at its end is left out.")
+@click.option("--all", "every", is_flag=True, help="With --plaintext: every reading, not the first few alone.")
 @scripted
 def command(
-    words: tuple[str, ...], operator: str | None, config_path: Path, as_json: bool, **given: str | None
+    words: tuple[str, ...], operator: str | None, every: bool, config_path: Path, as_json: bool, **given: str | None
 ) -> None:
     """What a key, an IV and a ciphertext make of each other, in every reading.
 
@@ -46,11 +47,13 @@ def command(
         raise click.UsageError(f"{len(words)} word(s) belong to no option: put a text with blanks into quotes")
     _check(given, operator)
     kind = "plaintext" if given["plaintext"] is not None or given["plaintext_file"] is not None else "ciphertext"
+    if every and kind == "ciphertext":
+        raise click.UsageError("--all belongs to --plaintext: of a ciphertext every reading is told; leave it out")
     text = _text(given, kind)
     material = _material(given) if operator is None else _from_configuration(config_path, operator)
     if not text and kind == "ciphertext":
         raise click.UsageError("the ciphertext is empty: write what should decrypt")
-    sys.exit(reach_verdict(material, text or "", kind, as_json=as_json))
+    sys.exit(reach_verdict(material, text or "", kind, every=every, as_json=as_json))
 
 
 def _check(given: Mapping[str, str | None], operator: str | None) -> None:

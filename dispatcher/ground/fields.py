@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -20,6 +21,10 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
+
+
+# A text that was to be a number.
+_NUMBER = re.compile(r"\s*[-+]?[0-9]+(\.[0-9]+)?\s*", re.ASCII)
 
 
 # What of ISO 8601 is read; Python's reader takes any character at all for the T, and weeks for dates.
@@ -80,7 +85,8 @@ def shown(value: object, longest: int = 40) -> str:
     if isinstance(value, dict | list | tuple):
         return "a table" if isinstance(value, dict) else "a list"
     try:
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        # A Decimal by its own digits: as JSON it would be a text.
+        text = str(value) if isinstance(value, str | Decimal) else json.dumps(value, default=str)
     except ValueError:
         text = "a number of thousands of digits"
     if not text.isprintable():
@@ -198,6 +204,8 @@ def integer(lowest: int, highest: int, meaning: str) -> Callable[[Any], int]:
 
     @described({"type": "integer", "minimum": lowest, "maximum": highest, "description": meaning})
     def read(value: Any) -> int:
+        if type(value) is str and _NUMBER.fullmatch(value):
+            raise Unfit(f'"{shown(value)}" is text', f"write it without quotes: {meaning}")
         if type(value) is not int:
             raise Unfit(f"{shown(value)} is not a whole number", f"write {meaning}")
         if not lowest <= value <= highest:

@@ -1,13 +1,15 @@
-"""What typical code in five languages makes of settings, and the one call that reads them. Statements, written as data.
+"""What typical code in five languages makes of settings, the one call that reads them, and what to do where none do.
 
 Typical code takes the texts of key and IV as they stand, decodes base64 and leaves padding to its library.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dispatcher.ground.crypto import BLOCK, IvEncoding, IvMode, KeyEncoding, Output, Padding
-from dispatcher.verify.readings import Reading
+from dispatcher.verify.plaintext import Worth
+from dispatcher.verify.readings import Reading, decode
+from dispatcher.verify.trials import Trial
 
 LANGUAGES = ("PHP", "Java", "Node", "Go", "Python")
 
@@ -175,6 +177,41 @@ _IV_MODE = {
     IvMode.RANDOM_PREFIX: "uses the IV of its settings, where the first 16 bytes of the data are it:"
     " 16 bytes of garbage in front",
 }
+
+
+_NO_KEY = (
+    "Next: a key has 16, 24 or 32 bytes. Ask the operator whether a character of it was lost, or one too many came"
+    " along."
+)
+_CUT = (
+    "Next: the ciphertext is whole in no alphabet. It was cut, or something else came along: copy `data` whole,"
+    " without its quotes."
+)
+_NOT_THE_KEY = (
+    "Next: so this is not the key, or the ciphertext was altered. Compare the key with the operator; have them encrypt"
+    " a text that you both know, and hold what they get against `dispatcher verify … --plaintext`."
+)
+_ONE_BLOCK = (
+    "The ciphertext has one block, which can't show that only the IV is wrong: give a longer one, of more than"
+    f" {BLOCK} characters of text."
+)
+
+
+def next_steps(trials: Sequence[Trial], ciphertext: str | None) -> Iterator[str]:
+    """What to do where no reading decrypts and no mistake explains why. A key that is right says itself what to ask."""
+    if not trials:
+        yield _NO_KEY
+    if not trials or ciphertext is None or any(trial.worth is Worth.TAIL for trial in trials):
+        return
+    counts = {len(raw) for output in Output if (raw := decode(ciphertext, output)) and len(raw) % BLOCK == 0}
+    if not counts:
+        yield _CUT
+        return
+    if counts == {BLOCK}:
+        yield _ONE_BLOCK
+    if all(trial.reading.key_encoding is KeyEncoding.UTF8_FIRST16 for trial in trials):
+        yield _NO_KEY
+    yield _NOT_THE_KEY
 
 
 def advise(reading: Reading, key_text_size: int) -> list[Advice]:

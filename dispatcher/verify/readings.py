@@ -16,6 +16,7 @@ from dispatcher.ground.crypto import (
     KeyEncoding,
     Output,
     Padding,
+    Spelling,
     read_text,
 )
 from dispatcher.ground.presets import PRESETS
@@ -23,6 +24,9 @@ from dispatcher.verify.plaintext import readable
 
 E = TypeVar("E", KeyEncoding, IvEncoding)
 
+# Where nothing says how an operator's key and IV are written.
+_UNKNOWN = Spelling(KeyEncoding.UTF8)
+_MANNERS = {"utf8": "text", "utf8_first16": "text", "hex": "hex", "base64": "base64"}
 _DEFAULTS = {"iv_mode": "fixed", "iv_encoding": "utf8", "padding": "pkcs7", "output": "base64"}
 _ALPHABETS = {
     Output.BASE64: re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", re.ASCII),
@@ -80,7 +84,26 @@ class Reading:
 def from_operator(own: CryptoReading) -> Material:
     """What an operator's key and IV may have been written as: only their bytes are known."""
     made_up = own.iv in (None, bytes(BLOCK), own.key[:BLOCK])
-    return Material(_texts(own.key), () if own.iv is None or made_up else _texts(own.iv), own)
+    spelling = own.spelling or _UNKNOWN
+    keys = _written(own.key, spelling.key)
+    return Material(tuple(keys), () if own.iv is None or made_up else tuple(_written(own.iv, spelling.iv)), own)
+
+
+def rewritten(material: Material, reading: Reading) -> dict[str, str]:
+    """Which texts behind a reading are not those that the operator's settings have, and how they are written instead.
+
+    For "key" and "iv", as far as they are rewritten; never a text itself. Where key and IV were given, they stand as
+    they are.
+    """
+    own, told = material.own, {}
+    if own is None:
+        return {}
+    spelling = own.spelling or _UNKNOWN
+    if (reading.key_encoding, reading.key) != (spelling.key, own.key):
+        told["key"] = _manner(_written(own.key, spelling.key), reading.key_encoding, reading.key)
+    if own.iv is not None and reading.iv_encoding and (reading.iv_encoding, reading.iv) != (spelling.iv, own.iv):
+        told["iv"] = _manner(_written(own.iv, spelling.iv), reading.iv_encoding, reading.iv)
+    return {name: manner for name, manner in told.items() if manner}
 
 
 def readings(material: Material) -> list[Reading]:
@@ -93,7 +116,9 @@ def readings(material: Material) -> list[Reading]:
         for mode, iv_encoding, iv in ivs(material, key)
         for padding, output in product(Padding, Output)
     ]
-    return sorted(found, key=lambda reading: reading.crypto() != material.own)
+    # What gives the operator's own bytes comes first; of that, how it writes them itself.
+    found.sort(key=lambda one: len(rewritten(material, one)) if one.crypto() == material.own else 3)
+    return found
 
 
 def ivs(material: Material, key: bytes) -> Iterator[tuple[IvMode, IvEncoding | None, bytes | None]]:
@@ -144,6 +169,11 @@ def key_text_size(material: Material, reading: Reading) -> int:
     return len(next(texts).encode())
 
 
+def _manner(written: dict[str, str], encoding: KeyEncoding | IvEncoding, raw: bytes | None) -> str:
+    """How the first text is written that gives these bytes; empty where it is the configured one."""
+    return next(manner for text, manner in written.items() if read_text(text, encoding) == raw)
+
+
 def _as_standard(text: str) -> str:
     return text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4)
 
@@ -153,8 +183,22 @@ def _candidates(texts: tuple[str, ...], encodings: list[E]) -> list[tuple[E, byt
     return list(dict.fromkeys((encoding, raw) for encoding, raw in given if raw is not None))
 
 
-def _texts(raw: bytes) -> tuple[str, ...]:
-    """As text where it is one, in hex and in base64."""
-    text = readable(raw)
-    plain = () if text is None else (text,)
-    return (*plain, raw.hex(), base64.b64encode(raw).decode("ascii"))
+def _written(raw: bytes, spelled: KeyEncoding | IvEncoding) -> dict[str, str]:
+    """The bytes as text where they are one, in hex and in base64: each with how it is written, the configured first.
+
+    That one has no manner, unless its very text can't be known: the case of its hex digits, what was cut off.
+    """
+    hexed, text = raw.hex(), readable(raw)
+    manners = {hexed: "hex", base64.b64encode(raw).decode("ascii"): "base64"}
+    if text is not None:
+        manners = {text: "text", **manners}
+    own = next((one for one, manner in manners.items() if manner == _MANNERS[spelled]), None)
+    if own is None:
+        return manners
+    if spelled is KeyEncoding.UTF8_FIRST16:
+        itself = "its first 16 characters"
+    elif own == hexed and not hexed.isdecimal():
+        itself = "hex in small letters"
+    else:
+        itself = ""
+    return {own: itself, **{one: manner for one, manner in manners.items() if one != own}}
