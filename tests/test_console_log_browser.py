@@ -81,8 +81,8 @@ def test_totals_add_themselves_up_and_stop_when_they_are_told_to(
     with visiting(chromium, at) as page:
         page.goto("/console/flow")
         page.wait_for_selector("#totals .badge.ok")
-        seen(page.locator("#totals")).to_contain_text("All 74 rows are added.")
-        seen(page.locator("#totals-said")).to_have_text("All 74 rows are added.")
+        seen(page.locator("#totals")).to_contain_text("All rows are added: 74.")
+        seen(page.locator("#totals-said")).to_have_text("All rows are added: 74.")
         seen(page.get_by_role("button", name="Stop")).to_have_count(0)
         # Nobody answers it.
         page.route("**/console/flow/totals?*so_far=*", lambda _route: None)
@@ -98,7 +98,7 @@ def test_without_a_script_all_of_it_works(chromium: "Browser", at: Console) -> N
     with visiting(chromium, at, java_script_enabled=False) as page:
         page.goto("/console/flow?status=dead")
         page.get_by_role("link", name="Add up").click()
-        seen(page.locator("#totals")).to_contain_text("All 8 rows are added.")
+        seen(page.locator("#totals")).to_contain_text("All rows are added: 8.")
         page.goto("/console/dead")
         page.get_by_label("Tick dead-3").check()
         page.get_by_role("button", name="Replay…").click()
@@ -165,7 +165,7 @@ def test_a_dead_letter_is_replayed_and_seen_delivered(chromium: "Browser", tmp_p
                     page.get_by_role("button", name="重发", exact=True).click()
                     page.wait_for_selector(".badge.delivered")
                     assert receiver.booked() == {"lost-1": 1}
-                seen(page.locator(".timeline .what").last).to_have_text("第 3 次通知 (人工重发): 商户确认成功")
+                seen(page.locator(".timeline .what").last).to_have_text("第 3 次通知（人工重发）： 商户确认成功")
                 told = page.locator(".timeline .what").all_inner_texts()
                 assert " ".join(told[-2].split()) == "人工重发"
                 seen(page.locator(".timeline")).to_contain_text("console:wang")

@@ -81,7 +81,7 @@ async def test_each_thing_that_needs_a_person_is_told_with_whom_it_is_about(at: 
                 claims = take(database, NOW + later, operator="bolt")
                 settle(database, *(failed(one, NOW + later, Reason.READ_TIMEOUT) for one in claims), now=NOW + later)
             at.clock.move(3 * DAY + HOUR)  # type: ignore[attr-defined]
-            expected = "2 dead letters, 2 of them in the last 24 hours. 2 of the newest may have been booked"
+            expected = "Dead letters: 2, 2 of them from the last 24 hours. 2 of the newest may have been booked"
         case "failing":
             minutes.add(database, [attempts(at, "bolt", "retry", 7, 2 * MINUTE, "connect_refused")])
             expected = "bolt : 7 attempts in the last 15 minutes, and none succeeded. Mostly: No connection"

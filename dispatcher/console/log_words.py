@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 LOG_WORDS: Mapping[str, Mapping[str, str]] = {
     "en": {
-        "in_flow": "In",
-        "out_flow": "Out",
+        "in_flow": "Bet",
+        "out_flow": "Win",
         "net_flow": "Net",
-        "ratio": "Out / in",
+        "ratio": "Win / bet",
         "count": "Count",
         "game": "Game",
         "business": "Business",
@@ -42,7 +42,7 @@ LOG_WORDS: Mapping[str, Mapping[str, str]] = {
         "totals_add": "Add up",
         "totals_caption": "Totals of all that fits, by type",
         "totals_so_far": "{} rows so far: a partial total.",
-        "totals_done": "All {} rows are added.",
+        "totals_done": "All rows are added: {}.",
         "totals_as_of": "As of",
         "totals_go_on": "Go on",
         "totals_stop": "Stop",
@@ -58,6 +58,7 @@ LOG_WORDS: Mapping[str, Mapping[str, str]] = {
         "back_to_log": "Back to the log",
         "accepted_event": "Accepted",
         "attempt_n": "Attempt {}",
+        "attempt_by": " ({}):",
         "trigger_first": "first",
         "trigger_retry": "by the schedule",
         "trigger_replay": "after a replay",
@@ -193,6 +194,7 @@ LOG_WORDS: Mapping[str, Mapping[str, str]] = {
         "back_to_log": "返回钱包流水",
         "accepted_event": "已接收",
         "attempt_n": "第 {} 次通知",
+        "attempt_by": "（{}）：",
         "trigger_first": "首次",
         "trigger_retry": "按计划重试",
         "trigger_replay": "人工重发",

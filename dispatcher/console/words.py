@@ -91,7 +91,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "urgent": "Act",
         "look_at": "Look",
         "look": "Show",
-        "are_dead": "{} dead letters, {} of them in the last 24 hours.",
+        "are_dead": "Dead letters: {}, {} of them from the last 24 hours.",
         "are_doubtful": "{} of the newest may have been booked by the operator.",
         "oldest": "The oldest was accepted",
         "fails": "{} attempts in the last 15 minutes, and none succeeded.",
