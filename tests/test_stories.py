@@ -297,8 +297,8 @@ def test_a_faulty_file_is_refused_with_its_faults_and_the_old_one_stays_in_force
         daemon.signal(signal.SIGHUP)
         refused = until(lambda: daemon.told("reload_refused"))[0]
         assert [fault.split(":")[0] for fault in refused["faults"]] == [
-            "operators.acme.concurrency",
             "operators.acme.tokn",
+            "operators.acme.concurrency",
         ]
         # `enqueue` refuses the faulty file too; what it accepts by another one goes to the same database.
         del story.operators["acme"]["tokn"]
