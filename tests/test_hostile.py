@@ -7,6 +7,7 @@ import socket
 import ssl
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -182,10 +183,12 @@ async def resets(peer: Peer) -> None:
 
 async def vanishes(peer: Peer) -> None:
     """The connection ends and TLS is not told (no close_notify), which an attacker on the way could do."""
-    await at_byte(peer)
-    await asyncio.sleep(0.05)
+    # Taken while the caller waits: whoever has its whole answer may hang up before we do.
     with socket.socket(fileno=os.dup(peer.writer.get_extra_info("socket").fileno())) as twin:
-        twin.shutdown(socket.SHUT_RDWR)
+        await at_byte(peer)
+        await asyncio.sleep(0.05)
+        with suppress(OSError):
+            twin.shutdown(socket.SHUT_RDWR)
 
 
 async def falls_silent(peer: Peer) -> None:
