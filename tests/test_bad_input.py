@@ -206,7 +206,7 @@ def test_ten_megabytes_are_refused_without_being_read(kind: str) -> None:
     outcome = read(raw)
     assert not isinstance(outcome, Event)
     assert_helps(outcome)
-    assert time.process_time() - started < 30
+    assert time.process_time() - started < 5
 
 
 # A file of events, on a real store.
@@ -320,7 +320,7 @@ def test_a_stream_that_is_no_ndjson_is_told_by_line_and_leaves_the_store_alone(p
     told = json.loads(out)
     assert found == status
     assert bool(told["refused"]) == bool(status)
-    assert time.process_time() - started < 60
+    assert time.process_time() - started < 20
     if not told["accepted"]:
         assert dump(place.file) == place.before
 
@@ -609,7 +609,7 @@ def test_a_megabyte_in_a_configuration_is_refused_in_a_few_lines(tmp_path: Path,
     with pytest.raises(ConfigError) as refused:
         load_config(file)
     assert_helps(refused.value.faults)
-    assert time.process_time() - started < 60
+    assert time.process_time() - started < 20
 
 
 def test_a_secret_s_file_without_an_end_is_refused_and_not_read_to_it(tmp_path: Path) -> None:

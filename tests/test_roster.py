@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import stat
 import time
 from collections import Counter
@@ -350,8 +351,9 @@ def test_many_operators_are_declared_in_one_transaction_and_within_seconds(
     config, vault, changed = read(path, database)
     assert (len(changed), written) == (many, 1)
     assert len(load(database, vault, config).members) == many
-    # Measured: 2 s; one by one it was minutes. A processor's time, of which a busy machine needs twice as much.
-    assert time.process_time() - started < 30
+    # Measured: 2 s, and 5.04 s on a busy machine; one by one it was minutes.
+    if "COVERAGE_PROCESS_CONFIG" not in os.environ:
+        assert time.process_time() - started < 10
 
 
 # Secrets at rest

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from dispatcher.rounds import LOOK_SECONDS
 from tests import nursery
 from tests.ground import IV, line
 from tests.story import Story, moment, orders, until
@@ -82,7 +81,7 @@ def test_an_idle_daemon_hears_of_another_process_s_events_at_once(story: Story) 
             shown = story.show(event["order_no"])
             waits.append(moment(shown["attempts"][0]["started_at"]) - moment(shown["accepted_at"]))
     # The daemon's own look round comes every five seconds; slow ones on a busy machine are no fault.
-    assert statistics.median(waits) < 1, waits
+    assert statistics.median(waits) < 0.5, waits
 
 
 def test_an_idle_daemon_uses_next_to_no_processor_time(story: Story) -> None:
@@ -95,8 +94,7 @@ def test_an_idle_daemon_uses_next_to_no_processor_time(story: Story) -> None:
         until(lambda: story.all_are("delivered"))
         before = used(daemon.process.pid)
         time.sleep(3)  # the span that is measured
-        # Whatever polls or spins takes more than a tenth of a processor, on a busy machine's count as well.
-        assert used(daemon.process.pid) - before < 3 * 0.1
+        assert used(daemon.process.pid) - before < 3 * 0.03
 
 
 def test_the_daemon_answers_that_it_lives_and_works(story: Story) -> None:
@@ -228,7 +226,7 @@ def test_an_idle_daemon_stops_at_once(story: Story, number: signal.Signals) -> N
         assert daemon.ended() == 0
         # By its own account: it waits neither for the next look nor for a beat.
         (stopping,), (stopped,) = daemon.told("stopping"), daemon.told("stopped")
-        assert moment(stopped["timestamp"]) - moment(stopping["timestamp"]) < LOOK_SECONDS
+        assert moment(stopped["timestamp"]) - moment(stopping["timestamp"]) < 3
     assert story.statuses() == {}
 
 
